@@ -1,0 +1,40 @@
+"""How code and data travel: code by dill's ways, data by the C pickler, and why something can't.
+
+`pickler` and the reducers (`functions`, `classes`, `exceptions`) write one object graph; `units` keeps code's
+versions; `tracker` keeps identity; `references` and `modules` decide what is needed and what is importable;
+`explain` finds what can't travel. Everything outside this folder uses the names below.
+"""
+
+from nbparallel.serialize.explain import explain, name_of
+from nbparallel.serialize.modules import stamps
+from nbparallel.serialize.pickler import Buffer, dumps_result, loads
+from nbparallel.serialize.references import DYNAMIC_LOOKUPS, global_names
+from nbparallel.serialize.units import (
+    Unit,
+    dumps_data,
+    forget,
+    is_alive,
+    load_unit,
+    receive,
+    start_afresh,
+    unit_of,
+)
+
+__all__ = [
+    "DYNAMIC_LOOKUPS",
+    "Buffer",
+    "Unit",
+    "dumps_data",
+    "dumps_result",
+    "explain",
+    "forget",
+    "global_names",
+    "is_alive",
+    "load_unit",
+    "loads",
+    "name_of",
+    "receive",
+    "stamps",
+    "start_afresh",
+    "unit_of",
+]

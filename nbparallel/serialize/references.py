@@ -1,0 +1,89 @@
+"""What a function refers to: the globals that travel with it, and nothing else.
+
+The rule is dill's ``recurse=True``. The finding is not: ``dill.detect.globalvars`` swaps ``sys.stdout`` to read the
+printed disassembly, which would steal the output of a notebook's other threads. Called by `functions` and `explain`.
+"""
+
+from __future__ import annotations
+
+import dis
+import sys
+import weakref
+from collections.abc import Iterator
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+_GLOBAL_OPS = frozenset(
+    dis.opmap[name]
+    for name in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS")
+    if name in dis.opmap
+)
+# Functions through which any global can be reached by a name that only exists at run time.
+DYNAMIC_LOOKUPS = frozenset({"globals", "eval", "exec", "vars"})
+
+_cache: weakref.WeakKeyDictionary[CodeType, tuple[str, ...]] = weakref.WeakKeyDictionary()
+
+
+def walk_code(code: CodeType) -> Iterator[CodeType]:
+    """Yield `code` and the code objects nested in it (inner functions, comprehensions, class bodies)."""
+    yield code
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            yield from walk_code(const)
+
+
+def global_names(code: CodeType) -> tuple[str, ...]:
+    """Return the names of the globals that `code` loads, in a fixed order.
+
+    Where the code calls ``globals()`` and its like, string constants count as names too, so that
+    ``globals()["helper"]`` finds its helper.
+    """
+    names = _cache.get(code)
+    if names is None:
+        found: dict[str, None] = {}
+        for part in walk_code(code):
+            for instruction in dis.get_instructions(part):
+                if instruction.opcode in _GLOBAL_OPS:
+                    found[instruction.argval] = None
+        if not DYNAMIC_LOOKUPS.isdisjoint(found):
+            for part in walk_code(code):
+                for const in part.co_consts:
+                    if isinstance(const, str) and const.isidentifier():
+                        found[const] = None
+        names = _cache[code] = tuple(found)
+    return names
+
+
+def referenced_globals(function: FunctionType) -> dict[str, Any]:
+    """Return the globals that `function` refers to and that exist now, by name."""
+    namespace = function.__globals__
+    return {
+        name: namespace[name]
+        for name in global_names(function.__code__)
+        if name in namespace and name != "__builtins__"
+    }
+
+
+def imported_submodules(code: CodeType, values: Iterator[Any]) -> list[str]:
+    """Return the submodules that `code` reaches by attribute (``import a.b`` then ``a.b.f()``).
+
+    A worker that only imports ``a`` would not have ``a.b``.
+    """
+    attributes = {name for part in walk_code(code) for name in part.co_names}
+    found = []
+    for value in values:
+        if isinstance(value, ModuleType):
+            prefix = value.__name__ + "."
+            found += [prefix + name for name in attributes if prefix + name in sys.modules]
+    return sorted(found)
+
+
+def closure_values(function: FunctionType) -> dict[str, Any]:
+    """Return what the closure of `function` holds, by variable name; empty cells are left out."""
+    values = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            values[name] = cell.cell_contents
+        except ValueError:  # the variable is not assigned yet
+            continue
+    return values
