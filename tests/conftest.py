@@ -95,8 +95,8 @@ def session_leaves_nothing_behind() -> Iterator[None]:
 
 def _stop_what_stays_on_purpose() -> None:
     """Stop the workers that are kept warm between calls, and tqdm's monitor thread."""
-    if engine := sys.modules.get("nbparallel.engine"):
-        engine.shutdown()
+    if warm := sys.modules.get("nbparallel.backends"):
+        warm.shutdown()
     if tqdm := sys.modules.get("tqdm"):
         monitor, tqdm.tqdm.monitor = tqdm.tqdm.monitor, None
         if monitor is not None:

@@ -11,6 +11,7 @@ from nbparallel.serialize.pickler import Buffer, dumps_result, loads
 from nbparallel.serialize.references import DYNAMIC_LOOKUPS, global_names
 from nbparallel.serialize.units import (
     Unit,
+    attempt,
     dumps_data,
     forget,
     is_alive,
@@ -19,16 +20,19 @@ from nbparallel.serialize.units import (
     start_afresh,
     unit_of,
 )
+from nbparallel.serialize.weight import heavy_globals
 
 __all__ = [
     "DYNAMIC_LOOKUPS",
     "Buffer",
     "Unit",
+    "attempt",
     "dumps_data",
     "dumps_result",
     "explain",
     "forget",
     "global_names",
+    "heavy_globals",
     "is_alive",
     "load_unit",
     "loads",

@@ -1,0 +1,97 @@
+"""What the in-process backends share: running the tasks of a chunk right here.
+
+Called by `threads` and `serial`. Nested maps are seen here: a map that starts inside a task runs serially.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nbparallel.engine import streams
+from nbparallel.engine.work import Failure, Payload, Work
+
+#: Outcomes of a long chunk are handed over at this interval, in seconds.
+REPORT_SECONDS = 0.05
+
+
+class _Here(threading.local):
+    inside = False
+
+
+_here = _Here()
+
+Report = Callable[[int, Sequence[Any], dict[int, Failure], float], None]
+
+
+def is_inside_task() -> bool:
+    """Return whether this thread runs a task."""
+    return _here.inside
+
+
+def run_chunk(
+    work: Work, payload: Payload, first: int, report: Report, wanted: Callable[[], bool], scope: str
+) -> tuple[int, float]:
+    """Run tasks one by one, handing over their outcomes now and then.
+
+    Args:
+        work: the run.
+        payload: its function and inputs.
+        first: the index of the first input.
+        report: takes consecutive outcomes: first index, values, failures, seconds.
+        wanted: whether the tasks that have not begun are still wanted.
+        scope: whose random state a seed may set (see `streams.seeded`).
+
+    Returns:
+        Of what was handed over last: the number of tasks, and the seconds that they took.
+    """
+    call = caller(payload.function, work.style)
+    with_stream = None if work.seed is None else streams.seeded(call, work.seed, scope)
+    values: list[Any] = []
+    failures: dict[int, Failure] = {}
+    index = first
+    began = time.perf_counter()
+    was_inside, _here.inside = _here.inside, True
+    try:
+        for item in payload.inputs:
+            now = time.perf_counter()
+            if values and now - began > REPORT_SECONDS:
+                report(index - len(values), values, failures, now - began)
+                values, failures, began = [], {}, now
+            if not wanted():
+                break
+            try:
+                value = call(item) if with_stream is None else with_stream(item, index)
+            except (Exception, SystemExit, GeneratorExit) as error:  # only an interrupt is not the task's own
+                failures[index] = failure_of(error)
+                value = None
+            values.append(value)
+            index += 1
+            if failures and work.stop_on_error:
+                break
+    finally:
+        # An interrupt ends the chunk, but not what it has done.
+        _here.inside = was_inside
+        seconds = time.perf_counter() - began
+        if values:
+            report(index - len(values), values, failures, seconds)
+    return len(values), seconds
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Return a failure that holds the exception itself, as it never left this process."""
+    frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    text = "".join(traceback.format_exception(type(error), error, frames))
+    return Failure(error, type(error).__qualname__, str(error), text)
+
+
+def caller(function: Callable[..., Any], style: str) -> Callable[[Any], Any]:
+    """Return a function of one input item (see `engine.worker`)."""
+    if style == "one":
+        return function
+    if style == "star":
+        return lambda item: function(*item)
+    return lambda item: function(*item[0], **item[1])

@@ -1,0 +1,80 @@
+"""No parallelism: each task runs at once, in the thread that offers it. For debugging, comparison and nested maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nbparallel.backends import local
+from nbparallel.engine.work import Failure, Work
+
+
+class SerialBackend:
+    """Runs works where they are."""
+
+    name = "serial"
+    usable = True
+
+    def __init__(self) -> None:
+        self._next: dict[int, int] = {}
+        self._cancelled: set[int] = set()
+
+    def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return function
+
+    def submit(self, work: Work) -> None:
+        self._next[work.number] = 0
+        if work.streams:
+            work.hungry(1)
+            work.deliver()
+
+    def offer(self, work: Work, count: int, *, last: bool) -> None:
+        if work.number not in self._next:
+            return
+        start = self._next[work.number]
+        self._next[work.number] = start + count
+        # One by one, so that an interrupt or a failure finds the others settled or not begun.
+        for index in range(start, start + count):
+            if work.number in self._cancelled:
+                break
+            payload = work.payload(index, index + 1)
+            if payload is not None:
+                local.run_chunk(work, payload, index, _reporter(work), lambda: True, "borrowed")
+        if last or work.number in self._cancelled:
+            self._finish(work)
+        elif work.streams:
+            work.hungry(1)
+            work.deliver()
+
+    def cancel(self, work: Work, *, abort: bool) -> None:
+        # From inside a task of its own, `offer` sees it; from outside, nothing of it is under way.
+        if work.number in self._next:
+            self._cancelled.add(work.number)
+            if not local.is_inside_task():
+                self._finish(work)
+
+    def shutdown(self, *, abort: bool, wait: bool = True) -> None:
+        """Nothing to let go."""
+
+    def _finish(self, work: Work) -> None:
+        if self._next.pop(work.number, None) is not None:
+            self._cancelled.discard(work.number)
+            work.finish()
+            work.deliver()
+
+
+def _reporter(work: Work) -> local.Report:
+    def report(first: int, values: Sequence[Any], failures: dict[int, Failure], seconds: float) -> None:
+        work.settle(first, values, failures, seconds)
+        work.deliver()
+
+    return report
+
+
+def configuration(workers: int, start_method: str) -> tuple[object, ...]:
+    """Return nothing: there is only one way to run serially."""
+    return ()
+
+
+def open_backend(workers: int, start_method: str) -> SerialBackend:
+    return SerialBackend()

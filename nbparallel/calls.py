@@ -1,0 +1,120 @@
+"""Single calls, each with a future of its own: what `Executor.submit` and `Pool.apply_async` make.
+
+One `Calls` per executor or pool is a run without an end, to which each call adds a task.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from nbparallel.engine.work import Backend, Failure, Payload, next_number
+from nbparallel.failures import exception_of, task_error
+
+
+class _Call:
+    __slots__ = ("context", "function", "future", "item", "prepared")
+
+    def __init__(self, function: Callable[..., Any], item: Any, prepared: Any) -> None:
+        self.function = function
+        self.item = item
+        self.prepared = prepared
+        self.future: Future[Any] = Future()
+        self.context = contextvars.copy_context()
+
+
+class Calls:
+    """An endless run of single calls (`engine.work.Work`)."""
+
+    style = "call"
+    chunksize = 1
+    streams = False
+    stop_on_error = False
+    seed = None
+
+    def __init__(self, backend: Backend, width: int) -> None:
+        self.number = next_number()
+        self.width = width
+        self._backend = backend
+        self._waiting: dict[int, _Call] = {}
+        self._order = threading.Lock()
+        self._next = itertools.count()
+        self._outcomes: deque[tuple[_Call, Any, BaseException | None]] = deque()
+        self._output: deque[tuple[contextvars.Context | None, int, str]] = deque()
+        backend.submit(self)
+
+    def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
+        """Add a call.
+
+        Raises:
+            SerializationError: the function can't travel.
+        """
+        call = _Call(function, (args, kwargs), self._backend.prepare(function))
+        # The number is taken and offered in one step for the backend: callers may be on several threads.
+        with self._order:
+            self._waiting[next(self._next)] = call
+            self._backend.offer(self, 1, last=False)
+        return call.future
+
+    def close(self) -> None:
+        """Take no more calls; those that wait are still made."""
+        self._backend.offer(self, 0, last=True)
+
+    def cancel(self) -> None:
+        """Cancel the calls that have not begun."""
+        for call in list(self._waiting.values()):
+            call.future.cancel()
+
+    # ---- engine.work.Work ----
+
+    def payload(self, start: int, stop: int) -> Payload | None:
+        call = self._waiting[start]
+        future = call.future
+        # A call that is sent again, because its worker died before it began, is running already.
+        if not future.running() and not future.set_running_or_notify_cancel():
+            del self._waiting[start]
+            return None
+        return Payload(call.prepared, [call.item])
+
+    def settle(self, first: int, values: Sequence[Any], failures: dict[int, Failure], seconds: float) -> None:
+        for index, value in enumerate(values, first):
+            call = self._waiting.pop(index)
+            error = None
+            if index in failures:
+                error = exception_of(task_error(failures[index], call.function, self.style, index, call.item))
+            self._outcomes.append((call, value, error))
+
+    def give_up(self, why: Failure) -> None:
+        for index in list(self._waiting):
+            self.settle(index, [None], {index: why}, 0.0)
+
+    def hungry(self, count: int) -> None:
+        """Nothing to pull: calls come when they are made."""
+
+    def write(self, index: int, stream: int, text: str) -> None:
+        call = self._waiting.get(index)
+        self._output.append((None if call is None else call.context, stream, text))
+
+    def finish(self) -> None:
+        """Nothing to do: each future tells its own end."""
+
+    def deliver(self) -> None:
+        while self._output:
+            context, stream, text = self._output.popleft()
+            target = sys.stdout if stream == 1 else sys.stderr
+            (context or contextvars.copy_context()).copy().run(target.write, text)
+        while self._outcomes:
+            try:
+                call, value, error = self._outcomes.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            if error is not None:
+                call.future.set_exception(error)
+            else:
+                call.future.set_result(value)

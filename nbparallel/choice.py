@@ -1,0 +1,104 @@
+"""Which backend a call runs on: the notebook's warm one, one of its own, or, inside a task, the serial one.
+
+Called by `mapping`, `pool` and `executor`, which also share the checks of their arguments here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from nbparallel import backends, config
+from nbparallel.backends import local, processes, serial
+from nbparallel.engine import worker
+from nbparallel.engine.work import Backend
+from nbparallel.errors import NBParallelWarning
+from nbparallel.serialize import name_of
+
+_said_nested = False
+
+
+def find_backend(name: str | None, width: int) -> Backend:
+    """Return the warm backend of a map; inside a task, the serial one.
+
+    Raises:
+        ValueError: there is no such backend.
+        BackendUnavailable: it needs a package that is not installed.
+    """
+    chosen = backends.check(name or config.settings().backend)
+    if chosen != "serial" and _is_nested("a map"):
+        chosen = "serial"
+    return backends.get(chosen, width, config.settings().start_method)
+
+
+def open_backend(
+    width: int,
+    initializer: Callable[..., Any] | None,
+    initargs: tuple[Any, ...],
+    max_tasks: int | None,
+    start_method: str | None,
+) -> Backend:
+    """Return workers of their own, for a pool or an executor; inside a task, none but this process.
+
+    Raises:
+        ValueError: a number or the start method is out of range.
+        TypeError: the initializer is not callable.
+        SerializationError: the initializer or its arguments can't travel.
+    """
+    if initializer is not None and not callable(initializer):
+        raise TypeError(f"initializer must be callable, not {type(initializer).__name__}")
+    if max_tasks is not None:
+        max_tasks = check_count(max_tasks, "the number of tasks per worker")
+    method = config.settings().start_method if start_method is None else config.check_start_method(start_method)
+    if _is_nested("a pool"):
+        if initializer is not None:
+            initializer(*initargs)
+        return serial.SerialBackend()
+    with_args = None if initializer is None else (initializer, tuple(initargs))
+    return processes.open_private(width, method, with_args, max_tasks)
+
+
+def check_function(fn: Any) -> None:
+    """Raise TypeError for what can't be called in a worker."""
+    if not callable(fn):
+        raise TypeError(f"the first argument must be callable, not {type(fn).__name__}")
+    if inspect.iscoroutinefunction(fn):
+        name = name_of(fn)
+        raise TypeError(
+            f"{name} is a coroutine function: calling it only makes a coroutine. For waiting tasks, "
+            f"await asyncio.gather(*map({name}, xs)) here; to run it in workers, map a function that does "
+            f"asyncio.run({name}(x))"
+        )
+
+
+def check_count(count: Any, what: str) -> int:
+    """Return a whole number of at least 1, or raise what a wrong one deserves."""
+    try:
+        number = operator.index(count)
+    except TypeError:
+        raise TypeError(f"{what} must be a whole number, not {count!r}") from None
+    if number < 1:
+        raise ValueError(f"{what} must be at least 1, not {number}")
+    return number
+
+
+def check_chunksize(chunksize: Any) -> int | None:
+    """Return a chunk size, `None` for an automatic one."""
+    return None if chunksize in ("auto", None) else check_count(chunksize, "chunksize")
+
+
+def _is_nested(what: str) -> bool:
+    global _said_nested
+    if not (worker.is_active() or local.is_inside_task()):
+        return False
+    if not _said_nested:
+        _said_nested = True
+        warnings.warn(
+            f"{what} inside a task runs serially in its worker: the cores are taken by the outer one",
+            NBParallelWarning,
+            stacklevel=5,
+        )
+    return True

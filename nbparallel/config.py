@@ -1,0 +1,114 @@
+"""The defaults of this notebook: how many workers, which backend, how they start, whether a bar is shown.
+
+Read by the front at each call; written by `configure` and by ``%config NBParallel``, which is the same.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from nbparallel import backends
+from nbparallel.engine.process import START_METHODS
+from nbparallel.resources import effective_cores
+
+Progress = Literal["auto"] | bool
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The defaults that are in force.
+
+    Attributes:
+        workers: how many; `None` for one per effective core.
+        backend: where tasks go.
+        start_method: how worker processes start.
+        progress: whether maps show a bar; ``"auto"`` where somebody looks, for runs over half a second.
+    """
+
+    workers: int | None = None
+    backend: str = "processes"
+    start_method: str = START_METHODS[0]
+    progress: Progress = "auto"
+
+
+_settings = Settings()
+
+
+def settings() -> Settings:
+    """Return the defaults that are in force."""
+    return _settings
+
+
+def configure(
+    workers: int | Literal["auto"] | None = None,
+    backend: str | None = None,
+    start_method: str | None = None,
+    progress: Progress | None = None,
+) -> Settings:
+    """Set the defaults of this notebook; ``%config NBParallel`` is the same.
+
+    Args:
+        workers: how many workers a map uses; ``"auto"`` for one per effective core.
+        backend: where tasks go, such as ``"processes"``, ``"threads"`` or ``"serial"``.
+        start_method: ``"forkserver"``, ``"spawn"`` or ``"fork"``, where the system has it.
+        progress: whether a bar is shown: True, False or ``"auto"``.
+
+    Returns:
+        The defaults now in force. What is `None` stays as it was, so ``configure()`` only shows them.
+
+    Raises:
+        ValueError: a value is not one of those possible; nothing was changed.
+        TypeError: `workers` is no whole number.
+
+    Example:
+        >>> configure(start_method="spawn").start_method
+        'spawn'
+    """
+    global _settings
+    changes: dict[str, Any] = {}
+    if workers is not None:
+        changes["workers"] = None if workers == "auto" else check_workers(workers)
+    if backend is not None:
+        changes["backend"] = backends.check(backend)
+    if start_method is not None:
+        changes["start_method"] = check_start_method(start_method)
+    if progress is not None:
+        changes["progress"] = check_progress(progress)
+    _settings = replace(_settings, **changes)
+    return _settings
+
+
+def check_workers(workers: Any) -> int:
+    """Return a number of workers, or raise what a wrong one deserves."""
+    if isinstance(workers, bool):
+        raise TypeError("workers must be a whole number of at least 1, not a bool")
+    try:
+        number = operator.index(workers)
+    except TypeError:
+        raise TypeError(f"workers must be a whole number of at least 1, not {workers!r}") from None
+    if number < 1:
+        raise ValueError(f"workers must be at least 1, not {number}")
+    return number
+
+
+def resolve_workers(workers: int | None) -> int:
+    """Return the number of workers of a call: its own, the notebook's, or one per effective core."""
+    if workers is not None:
+        return check_workers(workers)
+    return _settings.workers or effective_cores()
+
+
+def check_start_method(start_method: str) -> str:
+    if start_method not in START_METHODS:
+        raise ValueError(
+            f"unknown start method {start_method!r}; this system has: {', '.join(START_METHODS)}"
+        )
+    return start_method
+
+
+def check_progress(progress: Any) -> Progress:
+    if progress not in ("auto", True, False):
+        raise ValueError(f"progress must be True, False or 'auto', not {progress!r}")
+    return progress  # type: ignore[no-any-return]

@@ -1,0 +1,175 @@
+"""The parent's end of one worker: what it was sent, what it sends, and what it writes to its descriptors.
+
+Called by `manager` only, which holds its lock.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from nbparallel.engine import wire
+from nbparallel.engine.environment import Environment
+from nbparallel.engine.page import SKIP, TASK
+from nbparallel.engine.process import WorkerProcess
+from nbparallel.engine.scheduler import Chunk
+from nbparallel.engine.work import Failure, Work
+from nbparallel.errors import SerializationError
+from nbparallel.serialize import Unit, dumps_data, is_alive, loads, unit_of
+
+_PIPE_BYTES = 65536
+
+
+class Connection:
+    """One worker, its messages and its output.
+
+    Attributes:
+        number: its name in the scheduler.
+        process: the process.
+        work: the run of the chunk that it was last sent.
+        writing: whether the manager waits for room in the socket.
+        stop_by: when it will be killed if it has not ended (`time.monotonic`), once it was told to.
+    """
+
+    def __init__(self, number: int, process: WorkerProcess) -> None:
+        self.number = number
+        self.process = process
+        self.work: Work | None = None
+        self.writing = False
+        self.stop_by: float | None = None
+        self._reader = wire.Reader(process.socket)
+        self._writer = wire.Writer(process.socket)
+        self._sent_units: set[int] = set()
+        self._environment: Environment | None = None
+        self._decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in process.outputs]
+
+    # ---- to the worker ----
+
+    @property
+    def has_unsent(self) -> bool:
+        return self._writer.waiting
+
+    def put_environment(self, environment: Environment) -> None:
+        if self._environment is not environment:
+            self._environment = environment
+            self._writer.put(wire.encode(("environment", environment.message())))
+
+    def put_units(self, units: dict[int, Unit]) -> None:
+        gone = [number for number in self._sent_units if not is_alive(number)]
+        if gone:
+            self._sent_units.difference_update(gone)
+            self._writer.put(wire.encode(("forget", gone)))
+        for number, unit in units.items():
+            if number not in self._sent_units:
+                self._sent_units.add(number)
+                self._writer.put(wire.encode(("unit", number), unit.segments))
+
+    def put_chunk(self, work: Work, chunk: Chunk, function: Unit, segments: Sequence[wire.Buffer]) -> None:
+        self.work = work
+        count = chunk.stop - chunk.start
+        header = ("chunk", chunk.number, chunk.run, function.number, work.style, chunk.start, count)
+        self._writer.put(wire.encode((*header, work.stop_on_error, work.seed), segments))
+
+    def put_initializer(self, initializer: Initializer) -> None:
+        self.put_units(initializer.units)
+        self._writer.put(wire.encode(("initializer", initializer.function), initializer.segments))
+
+    def put_exit(self) -> None:
+        self._writer.put(wire.encode(("exit",)))
+
+    def skip(self, run: int) -> None:
+        """Have the worker leave out what it has not begun of a run."""
+        self.process.page.words[SKIP] = run
+
+    def flush(self) -> None:
+        """Send what the socket takes. A worker that died is noticed elsewhere, by its end of stream."""
+        with contextlib.suppress(ConnectionError):
+            self._writer.flush()
+
+    # ---- from the worker ----
+
+    @property
+    def running(self) -> int | None:
+        """The index of the task that it runs."""
+        index = self.process.page.words[TASK] - 1
+        return index if index >= 0 else None
+
+    def receive(self) -> tuple[list[wire.Message], bool]:
+        """Read once; return the messages that are complete and whether the stream goes on."""
+        try:
+            alive = self._reader.read()
+        except BlockingIOError:
+            return [], True
+        except OSError:
+            alive = False
+        return list(self._reader.messages()), alive
+
+    def receive_rest(self) -> Iterator[wire.Message]:
+        """Yield what an ended worker had sent."""
+        with contextlib.suppress(OSError):
+            while self._reader.read():
+                yield from self._reader.messages()
+
+    def relay_output(self, position: int) -> bool:
+        """Hand on what was written to descriptor 1 or 2 itself (C code, subprocesses, crash reports).
+
+        Returns:
+            False once the worker has closed it.
+        """
+        while True:
+            try:
+                data = os.read(self.process.outputs[position], _PIPE_BYTES)
+            except BlockingIOError:
+                return True
+            text = self._decoders[position].decode(data, final=not data)
+            if self.work is not None and text:
+                running = self.running
+                self.work.write(-1 if running is None else running, position + 1, text)
+            if not data:
+                return False
+
+    def relay_outputs(self) -> None:
+        for position in range(len(self.process.outputs)):
+            self.relay_output(position)
+
+
+class Initializer:
+    """A function and its arguments, pickled once for all workers.
+
+    Raises:
+        SerializationError: they can't travel.
+    """
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        unit = unit_of(function)
+        segments, self.units = dumps_data(args)
+        self.units[unit.number] = unit
+        self.function = unit.number
+        self.segments = [bytes(segment) for segment in segments]
+
+
+def load_values(
+    segments: list[bytearray], first: int, count: int, failures: dict[int, Failure]
+) -> tuple[Sequence[Any], dict[int, Failure]]:
+    """Rebuild the results of a report, or fail its tasks if that raises."""
+    try:
+        return loads(segments), failures
+    except Exception as error:  # a class whose __setstate__ raises here, say
+        told = f"a result could not be rebuilt in the notebook: {type(error).__name__}: {error}"
+        lost = Failure(SerializationError(told), "SerializationError", told)
+        return [None] * count, {index: failures.get(index, lost) for index in range(first, first + count)}
+
+
+def load_failure(details: dict[str, Any]) -> Failure:
+    """Rebuild a failure that a worker described."""
+    error: BaseException | None = None
+    unpicklable = details.get("unpicklable", "")
+    if "pickle" in details and not unpicklable:
+        try:
+            error = loads(details["pickle"])
+        except Exception as broken:
+            unpicklable = f"its exception, a {details['type']} (which fails to rebuild: {broken}),"
+    return Failure(error, details["type"], details["message"], details["traceback"], unpicklable)

@@ -1,0 +1,393 @@
+"""The engine of local processes: performs the scheduler's actions and turns messages into its events.
+
+One thread does all waiting and receiving; a caller's thread that submits sends its own chunk where the socket takes it
+at once, which saves a hop. Everything that touches the scheduler holds `_lock`. Called by the `processes` backend.
+
+    cell ─ submit ─▶ Scheduler ─ Send ─▶ Connection ──socket──▶ worker ─▶ fn
+      ▲                  ▲                                        │
+      └─ Work.settle ◀── manager thread ◀── Connection ──socket───┘      (descriptors 1 and 2: two pipes)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from nbparallel.engine import environment, scheduler
+from nbparallel.engine.connection import Connection, Initializer, load_failure, load_values
+from nbparallel.engine.process import WorkerProcess
+from nbparallel.engine.work import Failure, Gate, Work
+from nbparallel.errors import SerializationError
+from nbparallel.resources import blas_environment
+from nbparallel.serialize import Unit, dumps_data, explain
+
+#: How long a worker may take to end, in seconds: after it was told to, or after its connection ended.
+EXIT_GRACE = 2.0
+# How often, in seconds, workers are looked at where their end can't be waited for (no process descriptors).
+_LOOK_SECONDS = 0.2
+
+
+class Engine:
+    """A set of warm worker processes of one kind.
+
+    Args:
+        start_method: how workers are started.
+        threads_for: the number of workers among which the cores are shared, for BLAS and OpenMP limits.
+        max_tasks_per_worker: after so many tasks a worker is replaced; `None`: never.
+        initializer: a function and its arguments, called once in each worker.
+
+    Raises:
+        SerializationError: the initializer can't travel.
+    """
+
+    def __init__(
+        self,
+        start_method: str,
+        threads_for: int,
+        max_tasks_per_worker: int | None = None,
+        initializer: tuple[Callable[..., Any], tuple[Any, ...]] | None = None,
+    ) -> None:
+        self.start_method = start_method
+        self.made_in = os.getpid()
+        self._variables = blas_environment(threads_for, os.environ)
+        self._initializer = None if initializer is None else Initializer(*initializer)
+        self._lock = Gate()
+        self._scheduler = scheduler.Scheduler(max_tasks_per_worker)
+        self._actions: deque[scheduler.Action] = deque()
+        self._performing = False
+        self._works: dict[int, Work] = {}
+        self._units: dict[int, dict[int, Unit]] = {}  # a run's units must outlive its chunks
+        self._workers: dict[int, Connection] = {}
+        self._next_worker = 0
+        self._to_start = 0
+        self._closing = False
+        self._no_start: Failure | None = None
+        self._environment = environment.current()
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
+        self._thread = threading.Thread(target=self._main, name="nbparallel-manager", daemon=True)
+        self._thread.start()
+
+    # ---- called by the front, on any thread ----
+
+    def submit(self, work: Work) -> None:
+        with self._lock:
+            if not self.usable:
+                raise RuntimeError("cannot schedule new tasks after shutdown")
+            self._refresh()
+            self._works[work.number] = work
+            self._units[work.number] = {}
+            self._perform(self._scheduler.submit(work.number, work.width, work.chunksize, streams=work.streams))
+
+    def offer(self, work: Work, count: int, *, last: bool) -> None:
+        with self._lock:
+            if work.style == "call":  # an executor's call: the notebook may have changed since the last
+                self._refresh()
+            self._perform(self._scheduler.offer(work.number, count, last=last))
+
+    def cancel(self, work: Work, *, abort: bool) -> None:
+        with self._lock:
+            self._perform(self._scheduler.cancel(work.number, abort=abort))
+
+    def grow(self, count: int) -> None:
+        """Start workers ahead of their work until there are `count`."""
+        with self._lock:
+            self._perform(self._scheduler.grow(count))
+
+    def shutdown(self, *, abort: bool, wait: bool = True) -> None:
+        """End the workers and the thread.
+
+        Args:
+            abort: at once, instead of after their work.
+            wait: return when they are gone; on the manager's own thread (in a future's callback) it can't.
+        """
+        with self._lock:
+            self._closing = True
+            if abort:
+                for work in list(self._works.values()):
+                    self._perform(self._scheduler.cancel(work.number, abort=True))
+                for worker in self._workers.values():
+                    worker.process.kill()
+            self._wake()
+        if wait and threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of the live workers."""
+        with self._lock:
+            return [worker.process.pid for worker in self._workers.values()]
+
+    @property
+    def usable(self) -> bool:
+        return not self._closing and self._thread.is_alive()
+
+    # ---- performing actions; the lock is held ----
+
+    def _perform(self, actions: Iterable[scheduler.Action]) -> None:
+        # An action may bring others (a chunk that can't be sent): they queue, so that the stack does not grow.
+        self._actions.extend(actions)
+        if self._performing:
+            return
+        self._performing = True
+        try:
+            while self._actions:
+                self._act(self._actions.popleft())
+        finally:
+            self._performing = False
+
+    def _act(self, action: scheduler.Action) -> None:
+        match action:
+            case scheduler.Send(number, chunk):
+                self._send(self._workers[number], chunk)
+            case scheduler.Start(count):
+                self._to_start += count
+                self._wake()
+            case scheduler.Stop(number):
+                self._stop(self._workers[number])
+            case scheduler.Abort(number):
+                self._workers[number].process.kill()
+            case scheduler.Skip(number, run):
+                self._workers[number].skip(run)
+            case scheduler.Hungry(run, count):
+                self._works[run].hungry(count)
+                self._lock.touch(self._works[run])
+            case scheduler.Crashed(run, index, pid, code):
+                failure = Failure(None, "WorkerCrashed", "", pid=pid, exitcode=code, crashed=True)
+                self._settle(self._works[run], index, [None], {index: failure}, 0.0)
+            case scheduler.GiveUp(run):
+                why = self._no_start or Failure(None, "WorkerCrashed", "its workers end before they run anything")
+                why.crashed = True
+                self._works[run].give_up(why)
+                self._lock.touch(self._works[run])
+            case scheduler.Finish(run):
+                self._units.pop(run, None)
+                work = self._works.pop(run)
+                work.finish()
+                self._lock.touch(work)
+
+    def _send(self, worker: Connection, chunk: scheduler.Chunk) -> None:
+        work = self._works[chunk.run]
+        payload = work.payload(chunk.start, chunk.stop)
+        if payload is None:
+            self._perform(self._scheduler.withdrawn(worker.number, chunk.number))
+            return
+        try:
+            segments, units = dumps_data(payload.inputs)
+        except Exception as error:
+            if chunk.stop - chunk.start > 1:  # only those tasks fail whose own input can't travel
+                self._perform(self._scheduler.split(worker.number, chunk.number))
+                return
+            told = _explained(error, payload.inputs[0], chunk.start)
+            failure = Failure(told, type(told).__qualname__, str(told))
+            self._settle(work, chunk.start, [None], {chunk.start: failure}, 0.0)
+            self._perform(self._scheduler.withdrawn(worker.number, chunk.number))
+            return
+        units[payload.function.number] = payload.function
+        self._units[chunk.run].update(units)
+        worker.put_environment(self._environment)
+        worker.put_units(units)
+        worker.put_chunk(work, chunk, payload.function, segments)
+        self._flush(worker)
+
+    def _settle(
+        self, work: Work, first: int, values: Sequence[Any], failures: dict[int, Failure], seconds: float
+    ) -> None:
+        work.settle(first, values, failures, seconds)
+        self._lock.touch(work)
+
+    def _flush(self, worker: Connection) -> None:
+        worker.flush()
+        if worker.has_unsent != worker.writing:
+            self._wake()  # only the manager's thread changes what the selector waits for
+
+    def _stop(self, worker: Connection) -> None:
+        if worker.stop_by is None:
+            worker.stop_by = time.monotonic() + EXIT_GRACE
+            worker.put_exit()
+            self._flush(worker)
+
+    def _refresh(self) -> None:
+        """Take over changes of the notebook's environment."""
+        now = environment.current()
+        if now == self._environment:
+            return
+        before = self._environment.modules
+        self._environment = now
+        if any(now.modules.get(name, version) != version for name, version in before.items()):
+            self._perform(self._scheduler.recycle())
+
+    # ---- the thread ----
+
+    def _wake(self) -> None:
+        # Full: it is awake already. Closed: the thread has ended, after a shutdown.
+        with contextlib.suppress(OSError):
+            self._wake_write.send(b"\0")
+
+    def _woken(self, _: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wake_read.recv(4096)
+
+    def _main(self) -> None:
+        timeout: float | None = None
+        while True:
+            ready = self._selector.select(timeout)
+            with self._lock:
+                for key, mask in ready:
+                    key.data(mask)
+                self._start_workers()
+                for worker in list(self._workers.values()):
+                    self._look_after(worker)
+                timeout = self._timeout()
+                if self._closing and self._scheduler.idle:
+                    for worker in self._workers.values():
+                        self._stop(worker)
+                    if not self._workers:
+                        break
+        self._selector.close()
+        self._wake_read.close()
+        self._wake_write.close()
+
+    def _look_after(self, worker: Connection) -> None:
+        if worker.stop_by is not None and time.monotonic() > worker.stop_by:
+            worker.process.kill()
+        if worker.process.sentinel is None and worker.process.exitcode() is not None:
+            self._lost(worker)
+        elif worker.has_unsent != worker.writing:
+            worker.writing = worker.has_unsent
+            mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.writing else 0)
+            self._selector.modify(worker.process.socket, mask, functools.partial(self._on_socket, worker))
+
+    def _timeout(self) -> float | None:
+        """Return how long to wait for descriptors at most, in seconds."""
+        workers = self._workers.values()
+        if any(worker.process.sentinel is None or worker.stop_by is not None for worker in workers):
+            return _LOOK_SECONDS
+        return None
+
+    def _start_workers(self) -> None:
+        while self._to_start > 0:
+            self._to_start -= 1
+            if self._closing and self._scheduler.idle:
+                self._perform(self._scheduler.start_failed())
+                continue
+            try:
+                process = WorkerProcess(self.start_method, self._variables)
+            except (OSError, EOFError) as error:
+                self._no_start = Failure(error, "WorkerCrashed", f"a worker could not be started: {error}")
+                self._perform(self._scheduler.start_failed())
+                continue
+            self._connect(process)
+
+    def _connect(self, process: WorkerProcess) -> None:
+        number = self._next_worker
+        self._next_worker += 1
+        worker = self._workers[number] = Connection(number, process)
+        watch = functools.partial(self._selector.register, events=selectors.EVENT_READ)
+        watch(process.socket, data=functools.partial(self._on_socket, worker))
+        for position, fd in enumerate(process.outputs):
+            watch(fd, data=functools.partial(self._on_output, worker, position))
+        if process.sentinel is not None:
+            watch(process.sentinel, data=functools.partial(self._on_exit, worker))
+        self._scheduler.started(number)
+        worker.put_environment(self._environment)
+        if self._initializer is not None:
+            worker.put_initializer(self._initializer)
+        self._flush(worker)
+
+    def _on_socket(self, worker: Connection, mask: int) -> None:
+        if worker.number not in self._workers:  # it was lost by an earlier event of the same round
+            return
+        if mask & selectors.EVENT_WRITE:
+            self._flush(worker)
+        if mask & selectors.EVENT_READ:
+            messages, alive = worker.receive()
+            for header, segments in messages:
+                self._on_message(worker, header, segments)
+            if not alive:
+                self._lost(worker)
+
+    def _on_exit(self, worker: Connection, _: int) -> None:
+        if worker.number in self._workers:
+            self._lost(worker)
+
+    def _on_output(self, worker: Connection, position: int, _: int) -> None:
+        if worker.work is not None:
+            self._lock.touch(worker.work)
+        if worker.number in self._workers and not worker.relay_output(position):
+            self._selector.unregister(worker.process.outputs[position])
+
+    def _on_message(self, worker: Connection, header: tuple[Any, ...], segments: list[bytearray]) -> None:
+        kind, *details = header
+        if kind == "ready":
+            self._perform(self._scheduler.ready(worker.number))
+        elif kind == "output":
+            run, index, stream, text = details
+            work = self._works.get(run, worker.work)
+            if work is not None:
+                work.write(index, stream, text)
+                self._lock.touch(work)
+        elif kind == "done":
+            self._on_done(worker, segments, *details)
+        elif kind == "initializer failed":
+            self._no_start = load_failure(details[0])
+            self._no_start.message = f"the initializer failed: {self._no_start.type}: {self._no_start.message}"
+
+    def _on_done(
+        self,
+        worker: Connection,
+        segments: list[bytearray],
+        chunk: int,
+        run: int,
+        first: int,
+        count: int,
+        nanoseconds: int,
+        described: list[tuple[int, dict[str, Any]]],
+        last: bool,
+    ) -> None:
+        worker.relay_outputs()  # what the tasks wrote comes before what they returned
+        failures = {index: load_failure(details) for index, details in described}
+        values, failures = load_values(segments, first, count, failures)
+        seconds = nanoseconds / 1e9
+        self._settle(self._works[run], first, values, failures, seconds)
+        if last:
+            self._perform(self._scheduler.done(worker.number, chunk, count, seconds))
+        else:
+            self._perform(self._scheduler.progress(worker.number, chunk, range(first, first + count)))
+
+    def _lost(self, worker: Connection) -> None:
+        """Act on the end of a worker, wanted or not."""
+        process = worker.process
+        for header, segments in worker.receive_rest():
+            self._on_message(worker, header, segments)
+        code = process.exitcode(EXIT_GRACE)
+        if code is None:  # its connection is closed but it lives: nothing it does can reach us any more
+            process.kill()
+            code = process.exitcode(EXIT_GRACE)
+        worker.relay_outputs()
+        running = worker.running
+        del self._workers[worker.number]
+        for watched in (process.socket, *process.outputs, process.sentinel):
+            with contextlib.suppress(KeyError):  # an output that it had closed
+                if watched is not None:
+                    self._selector.unregister(watched)
+        process.close()
+        if worker.number in self._scheduler.workers:  # otherwise it was told to go
+            self._perform(self._scheduler.lost(worker.number, running, process.pid, code))
+
+
+def _explained(error: Exception, item: Any, index: int) -> Exception:
+    if isinstance(error, SerializationError):
+        return error
+    return explain(error, item, dumps_data, f"the input of task {index}")

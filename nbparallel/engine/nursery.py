@@ -1,0 +1,200 @@
+"""The nursery: a small interpreter that has a worker's imports ready, and forks workers on request.
+
+It is this package's fork server. The standard library's can't serve here: it listens on a name, it starts a resource
+tracker, and its children run ``__main__``. This one talks over an inherited socket pair, passes descriptors, has one
+thread (so its forks are safe), reaps its children, and ends with its parent. `Nursery` is the parent's side, `main`
+the process's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from typing import Any
+
+ENTRY = (
+    "import sys; sys.path.append(sys.argv[1]); from nbparallel.engine.nursery import main; main(int(sys.argv[2]))"
+)
+
+# A request: one length, then the environment as a literal; with it come the descriptors of socket, page, standard
+# output, standard error and exit report. The answer is a pid; the exit report a code.
+_LENGTH = struct.Struct("=I")
+_NUMBER = struct.Struct("=q")
+_DESCRIPTORS = 5
+
+
+class Nursery:
+    """The parent's side: one process for all engines of this kernel."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [*command, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def fork(self, descriptors: list[int], environment: dict[str, str]) -> Child:
+        """Have a worker forked that gets `descriptors`; the caller keeps its own copies.
+
+        Raises:
+            OSError: the nursery is gone.
+        """
+        report, theirs = os.pipe()
+        try:
+            body = repr(environment).encode()
+            request = _LENGTH.pack(len(body)) + body
+            sent = socket.send_fds(self._control, [request], [*descriptors, theirs])
+            self._control.sendall(request[sent:])
+            (pid,) = _NUMBER.unpack(_receive_exactly(self._control, _NUMBER.size))
+        except BaseException:
+            os.close(report)
+            raise
+        finally:
+            os.close(theirs)
+        return Child(pid, report)
+
+    def close(self) -> None:
+        """End the process and wait for it: at once, as it never runs a task."""
+        self._control.close()
+        self._process.wait()
+
+    def abandon(self) -> None:
+        """Close this copy of the connection, in a forked child, without touching the process."""
+        self._control.close()
+        self._process.returncode = 0  # it is not this process's child: no warning, no wait
+
+
+class Child:
+    """A worker's exit, as reported by the nursery. `sentinel` becomes readable when it ends."""
+
+    def __init__(self, pid: int, report: int) -> None:
+        self.pid = pid
+        self.sentinel: int | None = report
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        if self._code is None and self.sentinel is not None:
+            readable, _, _ = select.select([self.sentinel], [], [], 0)
+            if readable:
+                data = os.read(self.sentinel, _NUMBER.size)
+                # No report: the nursery was killed, and its workers with it.
+                self._code = _NUMBER.unpack(data)[0] if len(data) == _NUMBER.size else -signal.SIGKILL
+        return self._code
+
+    def close(self) -> None:
+        if self.sentinel is not None:
+            os.close(self.sentinel)
+            self.sentinel = None
+
+
+def _receive_exactly(sock: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        piece = sock.recv(count - len(data))
+        if not piece:
+            raise EOFError("the connection was closed")
+        data += piece
+    return data
+
+
+# ---- the process's own side ---------------------------------------------------------------------------------------
+
+
+def main(control_fd: int) -> None:
+    """Serve requests until the parent closes the connection or dies."""
+    import ast
+
+    import dill._dill
+
+    from nbparallel.engine import worker
+
+    assert dill._dill
+    control = socket.socket(fileno=control_fd)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Jupyter interrupts the whole process group
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_read, False)
+    os.set_blocking(wake_write, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    reports: dict[int, int] = {}
+    while True:
+        readable, _, _ = select.select([control, wake_read], [], [])
+        if wake_read in readable:
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake_read, 4096)
+            _reap(reports)
+        if control not in readable:
+            continue
+        try:
+            head, descriptors, _, _ = socket.recv_fds(control, _LENGTH.size, _DESCRIPTORS)
+            if not head:
+                break
+            head += _receive_exactly(control, _LENGTH.size - len(head)) if len(head) < _LENGTH.size else b""
+            environment = ast.literal_eval(_receive_exactly(control, _LENGTH.unpack(head)[0]).decode())
+        except (OSError, EOFError):
+            break
+        *given, report = descriptors
+        pid = os.fork()
+        if pid == 0:
+            try:
+                _become_worker(worker, control, (wake_read, wake_write, report, *reports.values()), given, environment)
+            finally:
+                os._exit(1)
+        for fd in given:
+            os.close(fd)
+        reports[pid] = report
+        try:
+            control.sendall(_NUMBER.pack(pid))
+        except OSError:
+            break
+    for pid in reports:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    sys.exit(0)
+
+
+def _reap(reports: dict[int, int]) -> None:
+    while reports:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        report = reports.pop(pid, None)
+        if report is not None:
+            with contextlib.suppress(BrokenPipeError):  # nobody is interested any more
+                os.write(report, _NUMBER.pack(os.waitstatus_to_exitcode(status)))
+            os.close(report)
+
+
+def _become_worker(
+    worker: Any, control: socket.socket, foreign: tuple[int, ...], given: list[int], environment: dict[str, str]
+) -> None:
+    parent = os.getppid()
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    control.close()
+    for fd in foreign:
+        os.close(fd)
+    os.environ.update(environment)
+    sock, page, out, err = given
+    for fd, target in ((out, 1), (err, 2)):
+        os.dup2(fd, target)
+        os.close(fd)
+    worker.main(f"fd:{sock}", str(page), parent)

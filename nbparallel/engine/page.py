@@ -1,0 +1,65 @@
+"""A few words of memory that the parent and one worker share: what the worker is doing, right now.
+
+When a worker dies it can't say which task it ran; the page can. It has no name where descriptors can be passed (a
+memfd, or an unlinked file); on Windows it is the system's own counted mapping under a random name. Called by `process`
+(the parent's side) and `worker`.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import tempfile
+
+BYTES = 4096
+#: Words of the page (signed 64-bit): the index of the running task plus one (0: none), the time at which it started
+#: (`time.perf_counter_ns`, which is one clock for all processes of a machine), and the run whose remaining tasks of
+#: the chunk are to be left out (-1: none), which the parent writes.
+TASK, STARTED, SKIP = 0, 1, 2
+
+
+class Page:
+    """The shared words, as a ``memoryview`` of 64-bit integers in `words`."""
+
+    def __init__(self, mapping: mmap.mmap, handover: str, fd: int | None) -> None:
+        self._mapping = mapping
+        self.words = memoryview(mapping).cast("q")
+        self.handover = handover
+        self.fd = fd
+
+    @classmethod
+    def create(cls) -> Page:
+        if sys.platform == "win32":
+            name = f"nbparallel-{os.urandom(16).hex()}"
+            page = cls(mmap.mmap(-1, BYTES, tagname=name), name, None)
+        else:
+            if hasattr(os, "memfd_create"):
+                fd = os.memfd_create("nbparallel-page", os.MFD_CLOEXEC)
+            else:
+                fd, path = tempfile.mkstemp(prefix="nbparallel-page-")
+                os.unlink(path)
+            os.ftruncate(fd, BYTES)
+            page = cls(mmap.mmap(fd, BYTES), str(fd), fd)
+        page.words[SKIP] = -1
+        return page
+
+    @classmethod
+    def attach(cls, handover: str) -> Page:
+        if sys.platform == "win32":
+            return cls(mmap.mmap(-1, BYTES, tagname=handover), handover, None)
+        fd = int(handover)
+        page = cls(mmap.mmap(fd, BYTES), handover, None)
+        os.close(fd)
+        return page
+
+    def handed_over(self) -> None:
+        """Close the descriptor that was passed on; the mapping stays."""
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
+
+    def close(self) -> None:
+        self.handed_over()
+        self.words.release()
+        self._mapping.close()

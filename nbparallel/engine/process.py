@@ -1,0 +1,308 @@
+"""Starting and watching one worker process, by each start method.
+
+`spawn` starts a new interpreter; `forkserver` asks the nursery, a small interpreter that has the worker's imports
+ready, to fork; `fork` forks this process. All three give the worker the same things by inheritance alone: a socket,
+a page, and its standard output and error. None runs or imports the user's ``__main__``. Called by `manager`, on its
+thread: on Linux a worker dies with the *thread* that started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing.spawn
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import IO, Any, Protocol
+
+from nbparallel.engine import nursery
+from nbparallel.engine.page import Page
+
+START_METHODS = ("forkserver", "spawn", "fork") if hasattr(os, "fork") else ("spawn",)
+
+_ENTRY = (
+    "import sys; sys.path.append(sys.argv[1]); "
+    "from nbparallel.engine.worker import main; main(sys.argv[2], sys.argv[3], int(sys.argv[4]))"
+)
+_PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+class _Exit(Protocol):
+    """How one start method tells that a process has ended."""
+
+    pid: int
+    sentinel: int | None
+
+    def poll(self) -> int | None: ...
+    def close(self) -> None: ...
+
+
+class WorkerProcess:
+    """The parent's end of one worker.
+
+    Attributes:
+        pid: its process id.
+        socket: the connection, non-blocking.
+        page: the shared words.
+        outputs: the read ends of its descriptors 1 and 2, non-blocking.
+        sentinel: a descriptor that becomes readable when it ends, `None` where the system has none.
+    """
+
+    def __init__(self, start_method: str, environment: dict[str, str]) -> None:
+        """Start a worker.
+
+        Args:
+            start_method: one of `START_METHODS`.
+            environment: variables to set for it (thread limits), beside this process's own.
+        """
+        self.page = Page.create()
+        self.socket, theirs = socket.socketpair()
+        out_read, out_write = os.pipe()
+        err_read, err_write = os.pipe()
+        self.outputs = (out_read, err_read)
+        try:
+            start = {"spawn": _spawn, "forkserver": _ask_nursery, "fork": _fork}[start_method]
+            self._exit = start(theirs, self.page, (out_write, err_write), environment)
+        except BaseException:
+            self.page.close()
+            self.socket.close()
+            for fd in self.outputs:
+                os.close(fd)
+            raise
+        finally:
+            theirs.close()
+            os.close(out_write)
+            os.close(err_write)
+        self.page.handed_over()
+        self.socket.setblocking(False)
+        for fd in self.outputs:
+            os.set_blocking(fd, False)
+        self.pid = self._exit.pid
+        self.sentinel = self._exit.sentinel
+        self._code: int | None = None
+        _parent_ends.add(self)
+
+    def exitcode(self, timeout: float = 0.0) -> int | None:
+        """Return the exit code (negative for a signal) once the process has ended, `None` while it runs.
+
+        Args:
+            timeout: seconds to wait for its end.
+        """
+        limit = time.monotonic() + timeout
+        while self._code is None:
+            self._code = self._exit.poll()
+            left = limit - time.monotonic()
+            if self._code is not None or left <= 0:
+                break
+            if self.sentinel is not None:
+                select.select([self.sentinel], [], [], left)
+            else:
+                time.sleep(min(left, 0.005))
+        return self._code
+
+    def kill(self) -> None:
+        if self.exitcode() is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+
+    def close(self) -> None:
+        """Close this side. The process should have ended, or ends when it notices."""
+        _parent_ends.discard(self)
+        self.socket.close()
+        for fd in self.outputs:
+            os.close(fd)
+        self._exit.close()
+        self.page.close()
+
+
+#: What a forked worker must close, or it would keep its siblings' connections open beyond the parent's death.
+_parent_ends: weakref.WeakSet[WorkerProcess] = weakref.WeakSet()
+
+
+def _command() -> list[str]:
+    # The same flags as multiprocessing gives its children; -P keeps files beside the notebook from shadowing imports
+    # until the worker has taken over this process's own sys.path.
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    executable = os.fsdecode(multiprocessing.spawn.get_executable() or sys.executable)
+    return [executable, *flags, "-P", "-c"]
+
+
+# ---- spawn --------------------------------------------------------------------------------------------------------
+
+
+class _Spawned:
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self.pid = process.pid
+        self.sentinel = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else None
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    def close(self) -> None:
+        if self.sentinel is not None:
+            os.close(self.sentinel)
+        if self._process.poll() is None:
+            threading.Thread(target=self._process.wait, name="nbparallel-reaper", daemon=True).start()
+
+
+def _spawn(theirs: socket.socket, page: Page, outputs: tuple[int, int], environment: dict[str, str]) -> _Exit:
+    if sys.platform == "win32":
+        return _spawn_with_handles(theirs, page, outputs, environment)
+    assert page.fd is not None
+    process = subprocess.Popen(
+        [*_command(), _ENTRY, _PACKAGE_ROOT, f"fd:{theirs.fileno()}", str(page.fd), str(os.getpid())],
+        stdin=subprocess.DEVNULL,
+        stdout=outputs[0],
+        stderr=outputs[1],
+        env={**os.environ, **environment},
+        pass_fds=(theirs.fileno(), page.fd),
+    )
+    return _Spawned(process)
+
+
+def _spawn_with_handles(
+    theirs: socket.socket, page: Page, outputs: tuple[int, int], environment: dict[str, str]
+) -> _Exit:
+    # Windows has no descriptor passing: the socket goes as a duplicate made for the child's pid, over its stdin.
+    process = subprocess.Popen(
+        [*_command(), _ENTRY, _PACKAGE_ROOT, "stdin", page.handover, str(os.getpid())],
+        stdin=subprocess.PIPE,
+        stdout=outputs[0],
+        stderr=outputs[1],
+        env={**os.environ, **environment},
+    )
+    stdin: IO[bytes] = process.stdin  # type: ignore[assignment]
+    with stdin:
+        stdin.write(share(theirs, process.pid))
+    return _Spawned(process)
+
+
+def share(sock: socket.socket, pid: int) -> bytes:
+    share_with: Callable[[int], bytes] = sock.share  # type: ignore[attr-defined,unused-ignore]
+    return share_with(pid)
+
+
+# ---- forkserver ---------------------------------------------------------------------------------------------------
+
+_nursery: nursery.Nursery | None = None
+_nursery_lock = threading.Lock()
+
+
+def prepare(start_method: str) -> None:
+    """Start the nursery ahead of the first map; nothing for the other methods. May run in any thread."""
+    global _nursery
+    if start_method != "forkserver":
+        return
+    with _nursery_lock:
+        if _nursery is None or not _nursery.is_alive():
+            if _nursery is not None:
+                _nursery.close()
+            _nursery = nursery.Nursery([*_command(), nursery.ENTRY, _PACKAGE_ROOT])
+
+
+def close_nursery() -> None:
+    """Stop the nursery; workers that it still has end with it."""
+    global _nursery
+    with _nursery_lock:
+        if _nursery is not None:
+            _nursery.close()
+            _nursery = None
+
+
+def _ask_nursery(
+    theirs: socket.socket, page: Page, outputs: tuple[int, int], environment: dict[str, str]
+) -> _Exit:
+    assert page.fd is not None
+    descriptors = [theirs.fileno(), page.fd, *outputs]
+    for attempt in (1, 2):
+        prepare("forkserver")
+        assert _nursery is not None
+        try:
+            with _nursery_lock:
+                return _nursery.fork(descriptors, environment)
+        except (OSError, EOFError):  # it died between the check and the request
+            if attempt == 2:
+                raise
+    raise AssertionError("not reached")
+
+
+# ---- fork ---------------------------------------------------------------------------------------------------------
+
+
+class _Forked:
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.sentinel = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        if self._code is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:  # the user's own code waited for every child
+                self._code = 0
+            else:
+                self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
+
+    def close(self) -> None:
+        if self.sentinel is not None:
+            os.close(self.sentinel)
+        if self.poll() is None:
+            threading.Thread(target=os.waitpid, args=(self.pid, 0), name="nbparallel-reaper", daemon=True).start()
+
+
+def _fork(theirs: socket.socket, page: Page, outputs: tuple[int, int], environment: dict[str, str]) -> _Exit:
+    parent = os.getpid()
+    with warnings.catch_warnings():
+        # From 3.12 on Python warns of a fork beside threads; whoever asks for fork has chosen that.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid:
+        return _Forked(pid)
+    try:
+        _in_forked_child(theirs, page, outputs, environment, parent)
+    finally:
+        os._exit(1)
+
+
+def _in_forked_child(
+    theirs: socket.socket, page: Page, outputs: tuple[int, int], environment: dict[str, str], parent: int
+) -> None:
+    from nbparallel.engine import worker
+
+    for end in list(_parent_ends):
+        end.socket.close()
+        for fd in end.outputs:
+            os.close(fd)
+    if _nursery is not None:
+        _nursery.abandon()
+    os.environ.update(environment)
+    for fd, target in zip(outputs, (1, 2), strict=True):
+        os.dup2(fd, target)
+        os.close(fd)
+    worker.main_forked(theirs.detach(), page, parent)
+
+
+def forget_after_fork() -> None:
+    """Drop what belongs to the parent, in a child that the user's own code forked."""
+    global _nursery, _nursery_lock
+    _nursery_lock = threading.Lock()
+    if _nursery is not None:
+        _nursery.abandon()
+        _nursery = None
+    _parent_ends.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=forget_after_fork)
+

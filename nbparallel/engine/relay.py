@@ -1,0 +1,86 @@
+"""A worker's ``sys.stdout`` and ``sys.stderr``: whole lines, sent to the parent with the task that wrote them.
+
+What is written to the descriptors themselves, by C code or a subprocess, takes another way: the parent reads those.
+Called by `worker` only.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import threading
+
+from nbparallel.engine.wire import Channel
+
+#: The task that runs, and its run; -1 outside of one.
+task = -1
+run = -1
+#: Whether a line was begun and not ended.
+unfinished = False
+
+_streams: list[_Stream] = []
+
+
+class _Stream(io.TextIOBase):
+    def __init__(self, number: int, channel: Channel) -> None:
+        self._number = number
+        self._channel = channel
+        self._line = ""
+        self._lock = threading.Lock()
+        # For code that writes bytes: straight to the descriptor.
+        self.buffer = open(number, "wb", buffering=0, closefd=False)  # noqa: SIM115 - it lives as long as the stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return "utf-8"
+
+    @property
+    def name(self) -> str:
+        return "<stdout>" if self._number == 1 else "<stderr>"
+
+    def fileno(self) -> int:
+        return self._number
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        global unfinished
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        with self._lock:
+            whole, newline, rest = (self._line + text).rpartition("\n")
+            self._line = rest
+            unfinished = unfinished or bool(rest)
+            if newline:
+                self._send(whole + newline)
+        return len(text)
+
+    def end_line(self) -> None:
+        """Send a line that was begun, as the task or the process ends."""
+        with self._lock:
+            if self._line:
+                self._send(self._line)
+                self._line = ""
+
+    def _send(self, text: str) -> None:
+        self._channel.send(("output", run, task, self._number, text))
+
+
+def install(channel: Channel) -> None:
+    """Replace the standard streams of this worker."""
+    global _streams
+    out, err = _Stream(1, channel), _Stream(2, channel)
+    _streams = [out, err]
+    sys.stdout = sys.__stdout__ = out  # type: ignore[assignment,misc]
+    sys.stderr = sys.__stderr__ = err  # type: ignore[assignment,misc]
+
+
+def finish_task() -> None:
+    """Send what a task wrote without ending the line."""
+    global unfinished
+    unfinished = False
+    for stream in _streams:
+        stream.end_line()
+
+

@@ -1,0 +1,437 @@
+"""The rules of the engine as a pure table: events in, actions out.
+
+No thread, no clock, no I/O: every method is an event, and returns the actions that it calls for. `manager` performs
+them. A task is always in exactly one place: waiting in its run's ranges, in a chunk on a worker, or settled.
+
+    events                          actions
+    ------                          -------
+    submit, offer, close_input  ─▶  Start(count)            start workers
+    ready                           Send(worker, chunk)     hand a chunk to a worker
+    progress, done                  Stop(worker)            let an idle worker go (its tasks are used up)
+    lost                        ─▶  Crashed(run, index, …)  a worker died while it ran this task
+    cancel, resize                  Abort(worker)           end a worker whose work is no longer wanted
+                                    Skip(worker, run)       leave out what it has not begun of this run
+                                    Finish(run)             nothing of the run is waiting or under way
+                                    Hungry(run, count)      it could use so many more items
+                                    GiveUp(run)             no worker lives long enough to run it
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+#: An automatic chunk lasts about this long, in seconds: long against the ~0.1 ms that a chunk costs, short against
+#: what an eye notices in a bar.
+CHUNK_SECONDS = 0.02
+#: Chunks are not cut below this, in seconds, even at the tail: sending one costs about as much.
+SMALLEST_CHUNK_SECONDS = 0.0002
+#: A chunk is at most this share of what is left, per worker (guided self-scheduling; Polychronopoulos and Kuck, 1987,
+#: use 1; a half evens out tasks whose lengths vary).
+SHARE_OF_REST = 0.5
+#: A chunk is at most so many times the last one: a mean taken from one task says little.
+GROWTH = 32
+#: A worker is sent a further chunk before it finishes one when what it has lasts less than this, in seconds.
+PREFETCH_SECONDS = 0.002
+#: and when it has fewer than so many.
+PREFETCH_CHUNKS = 16
+#: A worker that dies before it ran anything is replaced; after so many in a row the engine gives up.
+STARTS_BEFORE_GIVING_UP = 3
+
+
+class Chunk(NamedTuple):
+    number: int
+    run: int
+    start: int
+    stop: int
+
+
+class Start(NamedTuple):
+    count: int
+
+
+class Send(NamedTuple):
+    worker: int
+    chunk: Chunk
+
+
+class Stop(NamedTuple):
+    worker: int
+
+
+class Abort(NamedTuple):
+    worker: int
+
+
+class Skip(NamedTuple):
+    worker: int
+    run: int
+
+
+class Crashed(NamedTuple):
+    run: int
+    index: int
+    pid: int
+    exitcode: int | None
+
+
+class Finish(NamedTuple):
+    run: int
+
+
+class Hungry(NamedTuple):
+    run: int
+    count: int
+
+
+class GiveUp(NamedTuple):
+    run: int
+
+
+Action = Start | Send | Stop | Abort | Skip | Crashed | Finish | Hungry | GiveUp
+
+
+@dataclass
+class _Run:
+    number: int
+    width: int
+    chunksize: int | None
+    ranges: deque[tuple[int, int]] = field(default_factory=deque)
+    offered: int = 0
+    streams: bool = False
+    closed: bool = False
+    stopped: bool = False
+    asked: bool = False
+    last_size: int = 0
+    mean: float | None = None
+    serving: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def waiting(self) -> int:
+        return sum(stop - start for start, stop in self.ranges)
+
+
+@dataclass
+class _Worker:
+    number: int
+    ready: bool = False
+    chunks: deque[Chunk] = field(default_factory=deque)
+    settled: set[int] = field(default_factory=set)  # tasks of its first chunk whose outcome is known
+    tasks_left: int | None = None
+    leaving: bool = False
+    ran: bool = False
+
+
+class Scheduler:
+    """Which worker gets which tasks, and when."""
+
+    def __init__(self, max_tasks_per_worker: int | None = None) -> None:
+        self._runs: dict[int, _Run] = {}
+        self._order: deque[int] = deque()
+        self._workers: dict[int, _Worker] = {}
+        self._max_tasks = max_tasks_per_worker
+        self._next_chunk = 0
+        self._starting = 0
+        self._false_starts = 0
+
+    # ---- events from the front ----
+
+    def submit(self, run: int, width: int, chunksize: int | None, *, streams: bool = False) -> list[Action]:
+        """A run begins.
+
+        Args:
+            run: its number.
+            width: on how many workers at once it may run.
+            chunksize: tasks per chunk, `None` to measure.
+            streams: whether its input is pulled as needed, so that it is to be told when it is (`Hungry`).
+        """
+        self._runs[run] = _Run(run, width, chunksize, streams=streams)
+        self._order.append(run)
+        return self._assign()
+
+    def offer(self, run: int, count: int, *, last: bool) -> list[Action]:
+        """`count` more tasks of a run can be dispatched; with `last`, there will be no others."""
+        known = self._runs.get(run)
+        if known is None or known.stopped:
+            return []
+        known.asked = False
+        if count:
+            known.ranges.append((known.offered, known.offered + count))
+            known.offered += count
+        known.closed = known.closed or last
+        return self._assign() + self._finish_if_over(known)
+
+    def cancel(self, run: int, *, abort: bool) -> list[Action]:
+        """No further task of a run is wanted; with `abort`, nor are those under way."""
+        known = self._runs.get(run)
+        if known is None:
+            return []
+        known.ranges.clear()
+        known.closed = known.stopped = True
+        actions: list[Action] = []
+        for number in list(known.serving):
+            # A worker that is at another run's task just leaves out its chunk of this one.
+            at_it = self._workers[number].chunks[0].run == run
+            actions.append(Abort(number) if abort and at_it else Skip(number, run))
+        return actions + self._finish_if_over(known)
+
+    # ---- events from the workers ----
+
+    def started(self, worker: int) -> None:
+        """A process was started for an action `Start`."""
+        self._starting = max(0, self._starting - 1)
+        self._workers[worker] = _Worker(worker, tasks_left=self._max_tasks)
+
+    def start_failed(self) -> list[Action]:
+        """A process could not be started; with no other worker left, the runs can't go on."""
+        self._starting = max(0, self._starting - 1)
+        return [] if self._workers or self._starting else self._give_up()
+
+    def withdrawn(self, worker: int, chunk: int) -> list[Action]:
+        """A chunk was not sent after all: its tasks are settled without it (a cancelled future)."""
+        run, _ = self._take_back(worker, chunk)
+        return self._assign() + self._finish_if_over(run)
+
+    def split(self, worker: int, chunk: int) -> list[Action]:
+        """A chunk can't be sent as it is: its tasks are to be sent one by one."""
+        run, gone = self._take_back(worker, chunk)
+        if not run.stopped:
+            run.ranges.extendleft((index, index + 1) for index in reversed(range(gone.start, gone.stop)))
+        return self._assign() + self._finish_if_over(run)
+
+    def _take_back(self, worker: int, chunk: int) -> tuple[_Run, Chunk]:
+        known = self._workers[worker]
+        gone = next(item for item in known.chunks if item.number == chunk)
+        known.chunks.remove(gone)
+        run = self._runs[gone.run]
+        self._leave(run, worker)
+        return run, gone
+
+    def ready(self, worker: int) -> list[Action]:
+        """A worker can take chunks."""
+        self._workers[worker].ready = True
+        return self._assign()
+
+    def progress(self, worker: int, chunk: int, indices: Iterable[int]) -> list[Action]:
+        """Outcomes of some tasks of a chunk came in; the chunk goes on."""
+        known = self._workers[worker]
+        if known.chunks and known.chunks[0].number == chunk:
+            known.settled.update(indices)
+            known.ran = True
+            self._false_starts = 0
+        return []
+
+    def done(self, worker: int, chunk: int, count: int, seconds: float) -> list[Action]:
+        """A worker finished its first chunk: `count` tasks took `seconds` in its last report."""
+        known = self._workers[worker]
+        assert known.chunks and known.chunks[0].number == chunk, "chunks end in the order in which they were sent"
+        finished = known.chunks.popleft()
+        known.settled.clear()
+        known.ran = True
+        self._false_starts = 0
+        run = self._runs[finished.run]
+        self._leave(run, worker)
+        if count:
+            each = seconds / count
+            run.mean = each if run.mean is None else 0.5 * (run.mean + each)
+        return self._assign() + self._finish_if_over(run)
+
+    def lost(self, worker: int, running: int | None, pid: int = 0, exitcode: int | None = None) -> list[Action]:
+        """A worker died.
+
+        Args:
+            worker: which.
+            running: the index of the task that it was running, if any.
+            pid: its process, passed on.
+            exitcode: how it ended, passed on.
+        """
+        known = self._workers.pop(worker)
+        actions: list[Action] = []
+        touched = []
+        for position, chunk in reversed(list(enumerate(known.chunks))):
+            run = self._runs[chunk.run]
+            self._leave(run, worker)
+            touched.append(run)
+            left = [i for i in range(chunk.start, chunk.stop) if position or i not in known.settled]
+            if position == 0 and running is not None and running in left:
+                left.remove(running)
+                actions.append(Crashed(chunk.run, running, pid, exitcode))
+            if not run.stopped:
+                run.ranges.extendleft(reversed(_ranges(left)))
+        if not known.ran and running is None and not known.leaving:
+            self._false_starts += 1
+        if self._false_starts >= STARTS_BEFORE_GIVING_UP and not self._workers:
+            return actions + self._give_up()
+        actions += self._assign()
+        for run in {id(run): run for run in touched}.values():
+            actions += self._finish_if_over(run)
+        return actions
+
+    def grow(self, count: int) -> list[Action]:
+        """Workers are wanted ahead of their work, until there are `count`."""
+        missing = count - len(self._workers) - self._starting
+        if missing <= 0:
+            return []
+        self._starting += missing
+        return [Start(missing)]
+
+    def recycle(self) -> list[Action]:
+        """Let all workers go once they are idle: what they imported is out of date."""
+        for known in self._workers.values():
+            known.leaving = True
+        return self._assign()
+
+    # ---- what is known ----
+
+    @property
+    def workers(self) -> list[int]:
+        return list(self._workers)
+
+    @property
+    def idle(self) -> bool:
+        return not self._runs
+
+    def running_chunk(self, worker: int) -> Chunk | None:
+        chunks = self._workers[worker].chunks
+        return chunks[0] if chunks else None
+
+    # ---- the rules ----
+
+    def _assign(self) -> list[Action]:
+        actions: list[Action] = []
+        for known in list(self._workers.values()):
+            if known.leaving and not known.chunks:
+                del self._workers[known.number]
+                actions.append(Stop(known.number))
+        # Idle workers first; then those that would soon be.
+        while True:
+            free = [known for known in self._workers.values() if self._has_room(known)]
+            sent = None
+            for known in sorted(free, key=lambda worker: len(worker.chunks)):
+                sent = self._next_for(known)
+                if sent is not None:
+                    break
+            if sent is None:
+                break
+            actions.append(sent)
+        return actions + self._start_workers() + self._feed()
+
+    def _has_room(self, worker: _Worker) -> bool:
+        if not worker.ready or worker.leaving:
+            return False
+        if not worker.chunks:
+            return True
+        if len(worker.chunks) >= PREFETCH_CHUNKS:
+            return False
+        expected = 0.0
+        for chunk in worker.chunks:
+            mean = self._runs[chunk.run].mean
+            if mean is None:
+                return False
+            expected += mean * (chunk.stop - chunk.start)
+        return expected < PREFETCH_SECONDS
+
+    def _next_for(self, worker: _Worker) -> Send | None:
+        for _ in range(len(self._order)):
+            run = self._runs[self._order[0]]
+            self._order.rotate(-1)
+            if not run.ranges:
+                continue
+            if worker.number not in run.serving and len(run.serving) >= run.width:
+                continue
+            size = self._size(run)
+            if worker.chunks and run.waiting < 4 * size * min(run.width, len(self._workers)):
+                continue  # at the tail a chunk in hand is worth more than one in a queue
+            return self._send(worker, run, size)
+        return None
+
+    def _send(self, worker: _Worker, run: _Run, size: int) -> Send:
+        if worker.tasks_left is not None:
+            size = min(size, worker.tasks_left)
+        start, stop = run.ranges.popleft()
+        if stop - start > size:
+            run.ranges.appendleft((start + size, stop))
+            stop = start + size
+        if worker.tasks_left is not None:
+            worker.tasks_left -= stop - start
+            worker.leaving = worker.tasks_left == 0
+        chunk = Chunk(self._next_chunk, run.number, start, stop)
+        self._next_chunk += 1
+        worker.chunks.append(chunk)
+        run.serving[worker.number] = run.serving.get(worker.number, 0) + 1
+        run.last_size = stop - start
+        return Send(worker.number, chunk)
+
+    def _size(self, run: _Run) -> int:
+        if run.chunksize is not None:
+            return run.chunksize
+        if run.mean is None:
+            return 1
+        mean = max(run.mean, 1e-9)
+        fair = int(run.waiting * SHARE_OF_REST / run.width)
+        size = min(int(CHUNK_SECONDS / mean), max(fair, int(SMALLEST_CHUNK_SECONDS / mean)))
+        return max(1, min(size, GROWTH * run.last_size))
+
+    def _start_workers(self) -> list[Action]:
+        # A run needs as many workers as it has tasks to put in their hands, up to its width.
+        wanted = 0
+        for run in self._runs.values():
+            if not run.stopped:
+                chunks = -(-run.waiting // (run.chunksize or 1))
+                wanted += min(run.width, len(run.serving) + chunks)
+        staying = sum(not known.leaving for known in self._workers.values())
+        widest = max((run.width for run in self._runs.values()), default=0)
+        missing = min(wanted, widest) - staying - self._starting
+        if missing <= 0:
+            return []
+        self._starting += missing
+        return [Start(missing)]
+
+    def _give_up(self) -> list[Action]:
+        self._false_starts = 0
+        actions: list[Action] = []
+        for run in list(self._runs.values()):
+            actions += [GiveUp(run.number), *self.cancel(run.number, abort=False)]
+        return actions
+
+    def _feed(self) -> list[Action]:
+        """Ask for items of the runs that could soon run out."""
+        actions: list[Action] = []
+        for run in self._runs.values():
+            if run.closed or run.asked or not run.streams:
+                continue
+            size = self._size(run) if run.chunksize is not None or run.mean is None else self._size_by_time(run)
+            target = 2 * size * run.width
+            if run.waiting < target:
+                run.asked = True
+                actions.append(Hungry(run.number, max(1, 2 * target - run.waiting)))
+        return actions
+
+    def _size_by_time(self, run: _Run) -> int:
+        mean = max(run.mean or 0.0, 1e-9)
+        return max(1, min(int(CHUNK_SECONDS / mean), GROWTH * max(run.last_size, 1)))
+
+    def _leave(self, run: _Run, worker: int) -> None:
+        run.serving[worker] -= 1
+        if not run.serving[worker]:
+            del run.serving[worker]
+
+    def _finish_if_over(self, run: _Run) -> list[Action]:
+        if run.closed and not run.ranges and not run.serving and run.number in self._runs:
+            del self._runs[run.number]
+            self._order.remove(run.number)
+            return [Finish(run.number)]
+        return []
+
+
+def _ranges(indices: list[int]) -> list[tuple[int, int]]:
+    """Return sorted indices as half-open ranges."""
+    found: list[tuple[int, int]] = []
+    for index in indices:
+        if found and found[-1][1] == index:
+            found[-1] = (found[-1][0], index + 1)
+        else:
+            found.append((index, index + 1))
+    return found

@@ -1,0 +1,173 @@
+"""Messages between the parent and one worker: framed segments over a connected socket.
+
+A message is a list of segments: the first is a small pickled header, the others are payload (streams and raw buffers)
+that is never copied into a header. The same reader serves the worker's blocking socket and the manager's non-blocking
+ones. Both ends are the same interpreter, so native byte order and the newest pickle protocol are safe.
+"""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+Buffer = bytes | bytearray | memoryview
+Message = tuple[Any, list[bytearray]]
+
+_COUNT = struct.Struct("=I")
+# Linux's default socket buffer is 208 KiB; one read of that size empties it.
+_READ_BYTES = 256 * 1024
+# IOV_MAX is 1024 on Linux and macOS.
+_MAX_VECTORS = 512
+
+
+def encode(header: Any, segments: Sequence[Buffer] = ()) -> list[Buffer]:
+    """Return the pieces of one message, in the order in which they go on the wire."""
+    head = pickle.dumps(header, protocol=5)
+    sizes = [len(head), *(_nbytes(segment) for segment in segments)]
+    prefix = _COUNT.pack(len(sizes)) + struct.pack(f"={len(sizes)}Q", *sizes) + head
+    return [prefix, *(segment for segment in segments if _nbytes(segment))]
+
+
+def _nbytes(segment: Buffer) -> int:
+    return segment.nbytes if isinstance(segment, memoryview) else len(segment)
+
+
+class Reader:
+    """Puts messages together from whatever pieces a socket delivers."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._pending = bytearray()
+        self._sizes: tuple[int, ...] | None = None
+        self._segments: list[bytearray] = []
+        self._target: bytearray | None = None  # a large segment, received in place
+        self._filled = 0
+
+    def read(self) -> bool:
+        """Receive once.
+
+        Returns:
+            False at the end of the stream.
+
+        Raises:
+            BlockingIOError: nothing is there, on a non-blocking socket.
+            ConnectionError: the other side died.
+        """
+        if self._target is not None:
+            count = self._socket.recv_into(memoryview(self._target)[self._filled :])
+            self._filled += count
+            return count > 0
+        data = self._socket.recv(_READ_BYTES)
+        self._pending += data
+        return len(data) > 0
+
+    def messages(self) -> Iterator[Message]:
+        """Yield the messages that are complete."""
+        while self._next_segment():
+            if self._sizes is not None and len(self._segments) == len(self._sizes):
+                head, *segments = self._segments
+                self._sizes, self._segments = None, []
+                yield pickle.loads(head), segments
+
+    def _next_segment(self) -> bool:
+        if self._sizes is None:
+            if len(self._pending) < _COUNT.size:
+                return False
+            (count,) = _COUNT.unpack_from(self._pending)
+            end = _COUNT.size + 8 * count
+            if len(self._pending) < end:
+                return False
+            self._sizes = struct.unpack_from(f"={count}Q", self._pending, _COUNT.size)
+            del self._pending[:end]
+        size = self._sizes[len(self._segments)]
+        if self._target is not None:
+            if self._filled < size:
+                return False
+            self._segments.append(self._target)
+            self._target = None
+        elif len(self._pending) >= size:
+            self._segments.append(self._pending[:size])
+            del self._pending[:size]
+        else:
+            self._target = bytearray(size)
+            self._filled = len(self._pending)
+            self._target[: self._filled] = self._pending
+            self._pending.clear()
+            return False
+        return True
+
+
+class Writer:
+    """Sends messages over a non-blocking socket, keeping what it does not take at once."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._queue: deque[memoryview] = deque()
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._queue)
+
+    def put(self, pieces: Sequence[Buffer]) -> None:
+        self._queue.extend(memoryview(piece).cast("B") for piece in pieces)
+
+    def flush(self) -> None:
+        """Send as much as the socket takes.
+
+        Raises:
+            ConnectionError: the other side died.
+        """
+        try:
+            while self._queue:
+                self._drop(_send(self._socket, self._queue))
+        except BlockingIOError:
+            return
+
+    def _drop(self, count: int) -> None:
+        while count:
+            piece = self._queue[0]
+            if count >= len(piece):
+                count -= len(self._queue.popleft())
+            else:
+                self._queue[0] = piece[count:]
+                return
+
+
+class Channel:
+    """A worker's end: blocking, and safe for the threads that a task may start and that may print."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._writer = Writer(sock)
+        self._reader = Reader(sock)
+        self._inbox: deque[Message] = deque()
+        self._lock = threading.Lock()
+
+    def send(self, header: Any, segments: Sequence[Buffer] = ()) -> None:
+        with self._lock:
+            self._writer.put(encode(header, segments))
+            self._writer.flush()
+
+    def receive(self) -> Message:
+        """Return the next message.
+
+        Raises:
+            EOFError: the parent closed the connection, or died.
+        """
+        while not self._inbox:
+            if not self._reader.read():
+                raise EOFError("the parent is gone")
+            self._inbox.extend(self._reader.messages())
+        return self._inbox.popleft()
+
+
+def _send(sock: socket.socket, pieces: deque[memoryview]) -> int:
+    if hasattr(sock, "sendmsg"):
+        if len(pieces) == 1:
+            return sock.send(pieces[0])
+        return sock.sendmsg([piece for _, piece in zip(range(_MAX_VECTORS), pieces, strict=False)])
+    return sock.send(pieces[0])  # Windows

@@ -1,0 +1,146 @@
+"""What the engine asks of a run, and what a run may ask of whatever executes it.
+
+The two interfaces between the front (`run`, `pool`, `executor`) and the places where tasks go (`backends`). Neither
+side imports the other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+_numbers = itertools.count(1)
+
+
+def next_number() -> int:
+    """Return a number for a run; unique in this process."""
+    return next(_numbers)
+
+
+@dataclass
+class Failure:
+    """A task that raised, as plain data.
+
+    Attributes:
+        error: the exception; `None` when it could not be rebuilt here, or when the worker died.
+        type: the name of its class.
+        message: its text.
+        traceback: the worker's traceback.
+        unpicklable: what could not travel back ("its result, a …,"), empty otherwise.
+        pid: the worker that died.
+        exitcode: how it died (negative: a signal).
+    """
+
+    error: BaseException | None
+    type: str
+    message: str
+    traceback: str = ""
+    unpicklable: str = ""
+    pid: int | None = None
+    exitcode: int | None = None
+    crashed: bool = False
+
+
+@dataclass(frozen=True)
+class Payload:
+    """Tasks to execute: what `Backend.prepare` made of the function, and its inputs."""
+
+    function: Any
+    inputs: Sequence[Any]
+
+
+class Work(Protocol):
+    """A run, as seen by a backend. Its methods may be called on any thread, and must not block.
+
+    All are called under the backend's lock but `deliver`, which is where users' callbacks may run.
+    """
+
+    number: int
+    width: int
+    chunksize: int | None
+    streams: bool
+    style: str
+    stop_on_error: bool
+    seed: int | None
+
+    def payload(self, start: int, stop: int) -> Payload | None:
+        """Return tasks `start` to `stop`, which are about to begin; `None` to leave them out."""
+
+    def settle(self, first: int, values: Sequence[Any], failures: dict[int, Failure], seconds: float) -> None:
+        """Take the outcomes of consecutive tasks from `first` on; a failed one's value is meaningless."""
+
+    def give_up(self, why: Failure) -> None:
+        """Take note that none of the outstanding tasks can be run."""
+
+    def hungry(self, count: int) -> None:
+        """Take note that `count` more inputs are wanted."""
+
+    def write(self, index: int, stream: int, text: str) -> None:
+        """Take what a task printed: `stream` is 1 or 2, `index` -1 where the task is not known."""
+
+    def finish(self) -> None:
+        """Take note that no task is waiting or under way."""
+
+    def deliver(self) -> None:
+        """Tell whoever waits what has been settled; called without a lock, soon after the methods above."""
+
+
+class Gate:
+    """A backend's lock, which lets works deliver once it is free again."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._touched: dict[int, Work] = {}
+
+    def touch(self, work: Work) -> None:
+        """Have `work` deliver when the lock is released."""
+        self._touched[work.number] = work
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        touched: dict[int, Work] = {}
+        if self._depth == 0 and self._touched:
+            touched, self._touched = self._touched, touched
+        self._lock.release()
+        for work in touched.values():
+            work.deliver()
+
+
+class Backend(Protocol):
+    """Where tasks go.
+
+    Attributes:
+        usable: whether works can be submitted: false once it was shut down.
+    """
+
+    name: str
+
+    @property
+    def usable(self) -> bool: ...
+
+    def prepare(self, function: Callable[..., Any]) -> Any:
+        """Return `function` in the form in which this backend ships it: its present version, for one run.
+
+        Raises:
+            SerializationError: it can't travel.
+        """
+
+    def submit(self, work: Work) -> None:
+        """Begin a run; its tasks come by `offer`."""
+
+    def offer(self, work: Work, count: int, *, last: bool) -> None:
+        """Make `count` more tasks available; with `last`, there will be no others."""
+
+    def cancel(self, work: Work, *, abort: bool) -> None:
+        """Drop what has not begun; with `abort`, end what has, where the backend can."""
+
+    def shutdown(self, *, abort: bool, wait: bool = True) -> None:
+        """Let the workers go: after their work, or at once; with `wait`, return when they are gone."""

@@ -1,0 +1,289 @@
+"""A worker: one process that receives chunks, runs them and sends back what they returned, raised and printed.
+
+It never imports or runs the user's ``__main__``: its own is an empty module, and code arrives by value. It ignores
+interrupts (the parent decides) and ends when the parent does. Entered from `process` and `nursery`; it may not import
+the parent's half of the engine.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+import types
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from nbparallel.engine import environment, relay, streams
+from nbparallel.engine.page import SKIP, STARTED, TASK, Page
+from nbparallel.engine.wire import Buffer, Channel
+from nbparallel.serialize import dumps_result, forget, load_unit, loads, receive, start_afresh
+
+#: Finished results of a long chunk are sent at this interval, so that bars move and a crash loses little.
+FLUSH_NS = 50_000_000
+
+_active = False
+
+
+def is_active() -> bool:
+    """Return whether this process is a worker: a map that starts here is a nested one."""
+    return _active
+
+
+def main(connection: str, page: str, parent: int) -> None:
+    """Serve a parent until it goes, in a process started for that.
+
+    Args:
+        connection: ``"fd:N"`` for an inherited socket, ``"stdin"`` for one that is handed over there (Windows).
+        page: what `Page.attach` needs.
+        parent: the process whose end is also this one's.
+    """
+    if connection == "stdin":
+        sock = socket.fromshare(sys.stdin.buffer.read())  # type: ignore[attr-defined,unused-ignore]
+    else:
+        sock = socket.socket(fileno=int(connection.removeprefix("fd:")))
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    _serve(sock, Page.attach(page), parent)
+
+
+def main_forked(descriptor: int, page: Page, parent: int) -> None:
+    """Serve a parent in a fork of it."""
+    start_afresh()
+    streams.reseed()
+    atexit._clear()  # those of the notebook's process are not this one's to run
+    _serve(socket.socket(fileno=descriptor), page, parent)
+
+
+def _serve(sock: socket.socket, page: Page, parent: int) -> NoReturn:
+    """Run a worker's life, to the end of its process."""
+    code = 1
+    try:
+        _loop(sock, page, parent)
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except (EOFError, ConnectionError):
+        # The parent is gone: there is nobody to tell, and exit handlers of the user's modules may wait for it.
+        os._exit(1)
+    except BaseException:
+        traceback.print_exc()
+    # Not by way of the interpreter's end, which waits for threads that a task left behind.
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError):
+        relay.finish_task()
+    os._exit(code)
+
+
+def _loop(sock: socket.socket, page: Page, parent: int) -> None:
+    global _active
+    _active = True
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Jupyter interrupts the whole process group
+    sock.setblocking(True)
+    _die_with(parent, sock)
+    channel = Channel(sock)
+    relay.install(channel)
+    worker = _Worker(channel, page)
+    channel.send(("ready", os.getpid()))
+    while worker.handle(*channel.receive()):
+        pass
+
+
+class _Worker:
+    def __init__(self, channel: Channel, page: Page) -> None:
+        self._channel = channel
+        self._words = page.words
+
+    def handle(self, header: tuple[Any, ...], segments: list[bytearray]) -> bool:
+        """Act on one message; return False when it was the last."""
+        kind, *details = header
+        if kind == "chunk":
+            self._run(_Chunk(*details), segments)
+        elif kind == "unit":
+            receive(details[0], segments)
+        elif kind == "forget":
+            forget(details[0])
+        elif kind == "environment":
+            environment.apply(details[0])
+        elif kind == "initializer":
+            self._initialize(*details, segments)
+        return kind != "exit"
+
+    def _initialize(self, number: int, segments: list[bytearray]) -> None:
+        try:
+            load_unit(number)(*loads(segments))
+        except Exception as error:
+            # As in concurrent.futures: a worker whose initializer fails can't be used, and no other would fare better.
+            self._channel.send(("initializer failed", _describe(error)))
+            sys.exit(1)
+        relay.finish_task()
+
+    def _run(self, chunk: _Chunk, segments: list[bytearray]) -> None:
+        words = self._words
+        try:
+            function = load_unit(chunk.function)
+            inputs = loads(segments)
+        except Exception as error:  # arguments that can't be rebuilt here, a module that is missing
+            self._report_unloadable(chunk, error)
+            return
+        call = _caller(function, chunk.style)
+        if chunk.seed is not None:
+            call = streams.seeded(call, chunk.seed)
+        clock = time.perf_counter_ns
+        began = flushed = clock()
+        values: list[Any] = []
+        failures: list[tuple[int, Any]] = []
+        first = index = chunk.first
+        for item in inputs:
+            now = clock()
+            if now - flushed > FLUSH_NS and values:
+                self._report(chunk, first, values, failures, now - began, last=False)
+                values, failures = [], []
+                first, began, flushed = index, now, now
+            if words[SKIP] == chunk.run:
+                break
+            words[STARTED] = now
+            words[TASK] = index + 1
+            relay.task = index
+            relay.run = chunk.run
+            try:
+                value = call(item) if chunk.seed is None else call(item, index)
+            except SystemExit:
+                # sys.exit() in a task ends its worker, as it would end any process; what is done is not lost.
+                self._report(chunk, first, values, failures, clock() - began, last=False)
+                raise
+            except BaseException as error:  # whatever a task raises is its outcome
+                relay.finish_task()
+                failures.append((index, _describe(error)))
+                values.append(None)
+                if chunk.stop_on_error:
+                    index += 1
+                    break
+            else:
+                values.append(value)
+                if relay.unfinished:
+                    relay.finish_task()
+            index += 1
+        self._report(chunk, first, values, failures, clock() - began, last=True)
+        words[TASK] = 0
+
+    def _report_unloadable(self, chunk: _Chunk, error: Exception) -> None:
+        failures = [(chunk.first + offset, _describe(error)) for offset in range(chunk.count)]
+        self._report(chunk, chunk.first, [None] * chunk.count, failures, 0, last=True)
+
+    def _report(
+        self, chunk: _Chunk, first: int, values: list[Any], failures: list[Any], elapsed: int, *, last: bool
+    ) -> None:
+        """Send outcomes of the tasks from `first` on: their values, with `None` where one failed."""
+        count = len(values)
+        try:
+            segments = dumps_result(values)
+        except Exception:
+            segments = _dump_each(values, first, failures)
+        self._channel.send(("done", chunk.chunk, chunk.run, first, count, elapsed, failures, last), segments)
+
+
+class _Chunk:
+    """The header of a chunk, by name."""
+
+    __slots__ = ("chunk", "count", "first", "function", "run", "seed", "stop_on_error", "style")
+
+    def __init__(
+        self,
+        chunk: int,
+        run: int,
+        function: int,
+        style: str,
+        first: int,
+        count: int,
+        stop_on_error: bool,
+        seed: int | None,
+    ) -> None:
+        self.chunk = chunk
+        self.run = run
+        self.function = function
+        self.style = style
+        self.first = first
+        self.count = count
+        self.stop_on_error = stop_on_error
+        self.seed = seed
+
+
+def _caller(function: Callable[..., Any], style: str) -> Callable[..., Any]:
+    """Return a function of one input item.
+
+    Args:
+        function: the user's.
+        style: ``"one"`` (the item is the argument), ``"star"`` (a tuple of arguments), ``"call"`` (args and kwargs).
+    """
+    if style == "one":
+        return function
+    if style == "star":
+        return lambda item: function(*item)
+    return lambda item: function(*item[0], **item[1])
+
+
+def _dump_each(values: list[Any], first: int, failures: list[Any]) -> list[Buffer]:
+    """Pickle results of which at least one can't be: that one's task fails, alone."""
+    kept = []
+    for offset, value in enumerate(values):
+        try:
+            dumps_result(value)
+        except Exception as error:
+            kind = f"{type(value).__module__}.{type(value).__qualname__}"
+            failures.append((first + offset, {**_describe(error), "unpicklable": f"its result, a {kind},"}))
+            value = None
+        kept.append(value)
+    return dumps_result(kept)
+
+
+def _describe(error: BaseException) -> dict[str, Any]:
+    """Return what the parent needs to know of a failure, as plain data; the exception itself as its own pickle."""
+    # The first frame is this module's.
+    frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    try:
+        text = "".join(traceback.format_exception(type(error), error, frames))
+        message = str(error)
+    except Exception as broken:  # a user's __str__ may raise
+        text = message = f"<{type(error).__name__} whose message raised {type(broken).__name__}>"
+    described = {"type": type(error).__qualname__, "message": message, "traceback": text}
+    try:
+        described["pickle"] = [bytes(segment) for segment in dumps_result(error)]
+    except Exception as broken:
+        described["unpicklable"] = f"its exception, a {type(error).__qualname__} ({broken}),"
+    return described
+
+
+# ---- ending with the parent ---------------------------------------------------------------------------------------
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def _die_with(parent: int, sock: socket.socket) -> None:
+    if sys.platform == "linux":
+        import ctypes
+
+        if ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) == 0:
+            if os.getppid() != parent:  # it died before the request
+                os._exit(1)
+            return
+    threading.Thread(target=_watch, args=(parent, sock), name="nbparallel-watch", daemon=True).start()
+
+
+def _watch(parent: int, sock: socket.socket) -> None:
+    """End this process when its parent does, whatever a task is doing, where the system has no signal for it."""
+    if sys.platform == "win32":
+        import psutil
+
+        psutil.Process(parent).wait()
+    else:
+        poll = select.poll()
+        poll.register(sock, 0)  # only a hang-up, which needs no asking, wakes it
+        poll.poll()
+    os._exit(1)

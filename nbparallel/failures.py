@@ -1,0 +1,104 @@
+"""From a failure, as an engine reports it, to the exception that a user sees.
+
+Called by `run` and `calls`.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from nbparallel.engine.work import Failure
+from nbparallel.errors import SerializationError, TaskError, WorkerCrashed, short_repr
+from nbparallel.serialize import DYNAMIC_LOOKUPS, global_names, name_of
+
+
+def task_error(
+    failure: Failure, function: Callable[..., Any], style: str, index: int, item: Any
+) -> TaskError:
+    """Return the `TaskError` of a failed task.
+
+    Args:
+        failure: what happened.
+        function: the user's function.
+        style: how `item` holds its arguments: ``"one"``, ``"star"`` or ``"call"``.
+        index: the task's place in the input.
+        item: its input.
+    """
+    args, kwargs = _arguments(style, item)
+    what = f"task {index} ({name_of(function)}({_shown(args, kwargs)}))"
+    known: dict[str, Any] = {
+        "index": index,
+        "input": args,
+        "traceback": failure.traceback,
+        "call": lambda: function(*args, **kwargs),
+    }
+    if failure.crashed:
+        how = _how_it_ended(failure)
+        message = f"{what}: the worker {how} while it ran this task"
+        if failure.exitcode == -signal_number("SIGKILL"):
+            message += ". Nothing in Python does that: most often the system was short of memory"
+        return WorkerCrashed(message, pid=failure.pid, exitcode=failure.exitcode, **known)
+    error = failure.error
+    if error is None:
+        error = SerializationError(
+            f"{what}: {failure.unpicklable} can't be sent back to the notebook.\n{failure.type}: {failure.message}"
+        )
+    elif isinstance(error, (NameError, KeyError)) and _looks_up_names(function):
+        error.add_note(
+            f"{name_of(function)} looks names up at run time (globals(), eval, exec): a worker only has the globals "
+            "that the function names directly. Name the helper in the function, or pass it as an argument."
+        )
+    known["error"] = error
+    return TaskError(f"{what}: {failure.type}: {failure.message}", **known)
+
+
+def exception_of(failed: TaskError) -> BaseException:
+    """Return what is raised for a failed task: its own exception, with the task and the worker's traceback noted."""
+    error = failed.error
+    if error is None:
+        return failed
+    note = str(failed).partition("): ")[0] + ")"
+    marker = f"nbparallel: in {note}"
+    if not any(known.startswith(marker) for known in getattr(error, "__notes__", ())):
+        traceback = failed.traceback.rstrip()
+        error.add_note(f"{marker}\n\nIn the worker:\n{traceback}" if traceback else marker)
+    return error
+
+
+def signal_number(name: str) -> int:
+    """Return the number of a signal, 0 where the system has none of that name."""
+    return int(getattr(signal, name, 0))
+
+
+def _how_it_ended(failure: Failure) -> str:
+    code = failure.exitcode
+    if failure.pid is None:
+        return f"could not go on ({failure.message})" if failure.message else "could not go on"
+    if code is None:
+        return f"with pid {failure.pid} was lost"
+    if code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        return f"with pid {failure.pid} was killed by {name}"
+    return f"with pid {failure.pid} ended with exit code {code}"
+
+
+def _looks_up_names(function: Callable[..., Any]) -> bool:
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    return code is not None and not DYNAMIC_LOOKUPS.isdisjoint(global_names(code))
+
+
+def _arguments(style: str, item: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if style == "one":
+        return (item,), {}
+    if style == "star":
+        return tuple(item), {}
+    return tuple(item[0]), dict(item[1])
+
+
+def _shown(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    return ", ".join([*map(short_repr, args), *(f"{name}={short_repr(value)}" for name, value in kwargs.items())])

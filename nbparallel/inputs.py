@@ -1,0 +1,105 @@
+"""What a map iterates over: slices of sequences, or items pulled as they are needed.
+
+Called by `run`, which decides which thread pulls.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+
+class SequenceInput:
+    """Inputs that are all there: each chunk is a slice.
+
+    Args:
+        columns: one sequence per argument; the shortest ends it, as in ``map``.
+    """
+
+    streams = False
+
+    def __init__(self, columns: Sequence[Sequence[Any]]) -> None:
+        self._columns = columns
+        self.total: int | None = min(len(column) for column in columns)
+
+    def items(self, start: int, stop: int) -> Sequence[Any]:
+        if len(self._columns) == 1:
+            return self._columns[0][start:stop]
+        return list(zip(*(column[start:stop] for column in self._columns), strict=False))
+
+    def release(self, start: int, stop: int) -> None:
+        """Nothing to release: the user's own sequences hold the items."""
+
+
+class IteratorInput:
+    """Inputs that are pulled one by one, and kept only until their outcome is known."""
+
+    streams = True
+    total: int | None = None
+
+    def __init__(self, iterators: Sequence[Iterator[Any]]) -> None:
+        self._pull = iterators[0] if len(iterators) == 1 else zip(*iterators, strict=False)
+        self._items: dict[int, Any] = {}
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def pull(self, count: int) -> tuple[int, bool]:
+        """Take up to `count` items from the user's iterator.
+
+        Returns:
+            How many there were, and whether the iterator is exhausted.
+
+        Raises:
+            BaseException: what the iterator raises; the items before it are kept.
+        """
+        with self._lock:  # an iterator serves one thread at a time
+            for pulled in range(count):
+                try:
+                    item = next(self._pull)
+                except StopIteration:
+                    return pulled, True
+                self._items[self._count] = item
+                self._count += 1
+            return count, False
+
+    @property
+    def pulled(self) -> int:
+        return self._count
+
+    def items(self, start: int, stop: int) -> Sequence[Any]:
+        return [self._items[index] for index in range(start, stop)]
+
+    def release(self, start: int, stop: int) -> None:
+        for index in range(start, stop):
+            self._items.pop(index, None)
+
+
+Input = SequenceInput | IteratorInput
+
+
+def make_input(iterables: Sequence[Iterable[Any]]) -> Input:
+    """Return the inputs of a map over `iterables`.
+
+    Lists are copied (not their items), so that one that is changed while a map runs in the background does not change
+    the map; other collections, such as sets, mappings and pandas objects, give the items of their iteration.
+
+    Raises:
+        TypeError: one is not iterable.
+    """
+    columns = []
+    for iterable in iterables:
+        if isinstance(iterable, Iterator) or not hasattr(iterable, "__len__"):
+            return IteratorInput([iter(each) for each in iterables])
+        columns.append(_column(iterable))
+    return SequenceInput(columns)
+
+
+def _column(iterable: Any) -> Sequence[Any]:
+    if type(iterable) in (tuple, range, str, bytes):
+        return iterable  # type: ignore[no-any-return]
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and type(iterable) is numpy.ndarray and iterable.ndim > 0:
+        return iterable  # type: ignore[no-any-return]
+    return list(iterable)

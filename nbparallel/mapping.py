@@ -1,0 +1,176 @@
+"""`pmap` and `pmap_async`: a function over inputs, on every core."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+from nbparallel import config, progress
+from nbparallel.choice import check_chunksize, check_function, find_backend
+from nbparallel.inputs import make_input
+from nbparallel.run import Run
+
+_last: Run | None = None
+
+
+def pmap(
+    fn: Callable[..., Any],
+    *iterables: Iterable[Any],
+    workers: int | None = None,
+    backend: str | None = None,
+    chunksize: int | Literal["auto"] = "auto",
+    ordered: bool = True,
+    progress: config.Progress | None = None,
+    on_error: Literal["raise", "return"] = "raise",
+    seed: int | None = None,
+    label: str | None = None,
+) -> list[Any]:
+    """Return ``[fn(x) for x in xs]``, computed on every core.
+
+    `fn` may be defined in a notebook cell, with its helpers, classes, globals and imports: they travel with it. An
+    interrupt stops the workers at once; what was finished is in `last_run`.
+
+    Args:
+        fn: what to call with one item of each iterable.
+        *iterables: the inputs. As in ``map``, the shortest ends the map. A generator is pulled in the calling thread,
+            only as far ahead as keeps the workers busy.
+        workers: how many tasks run at once, at most; by default one per effective core (see `resources`).
+        backend: where tasks go: ``"processes"`` (the default), ``"threads"``, ``"serial"``, ``"pathos"``.
+        chunksize: tasks that travel together; ``"auto"`` measures how long they take.
+        ordered: whether the results are in the order of the input; else in the order of completion.
+        progress: whether to show a bar: True, False, or ``"auto"``: in a notebook or terminal, after half a second.
+        on_error: ``"raise"`` raises the first failed task's own exception, once the running tasks have settled;
+            ``"return"`` puts a `TaskError` in each failed task's place.
+        seed: makes random numbers the same for any number of workers and any chunk size: task i draws from stream i
+            of `seed`, through ``random``, ``numpy.random`` and `rng`. On threads, which share the former two, through
+            `rng` only.
+        label: what the bar and the summary call it; by default the function's name.
+
+    Returns:
+        One result per item.
+
+    Raises:
+        TypeError: `fn` is not callable, is a coroutine function, or there is nothing to map over.
+        ValueError: an argument is out of its range, or the backend is unknown.
+        SerializationError: the function, or an input, can't be sent to a worker; the message names what.
+        WorkerCrashed: a worker died.
+        Exception: what `fn` raises, as itself.
+
+    Example:
+        >>> def square(x):
+        ...     return x * x
+        >>> pmap(square, range(5))
+        [0, 1, 4, 9, 16]
+    """
+    run = _make_run(fn, iterables, workers, backend, chunksize, on_error, seed, label)
+    shown = config.settings().progress if progress is None else config.check_progress(progress)
+    return finish(run, ordered=ordered, shown=shown)
+
+
+def pmap_async(
+    fn: Callable[..., Any],
+    *iterables: Iterable[Any],
+    workers: int | None = None,
+    backend: str | None = None,
+    chunksize: int | Literal["auto"] = "auto",
+    on_error: Literal["raise", "return"] = "raise",
+    seed: int | None = None,
+    label: str | None = None,
+) -> Run:
+    """Start a map and return at once.
+
+    Args:
+        fn: what to call with one item of each iterable.
+        *iterables: the inputs; a generator is pulled by a thread of its own.
+        workers: as in `pmap`.
+        backend: as in `pmap`.
+        chunksize: as in `pmap`.
+        on_error: as in `pmap`.
+        seed: as in `pmap`.
+        label: as in `pmap`.
+
+    Returns:
+        The `Run`: wait for its ``result()``, ``await`` it, iterate over it, or ``cancel()`` it.
+
+    Raises:
+        TypeError: as in `pmap`.
+        ValueError: as in `pmap`.
+        SerializationError: the function can't be sent to a worker.
+
+    Example:
+        >>> run = pmap_async(abs, [-1, -2])
+        >>> run.result()
+        [1, 2]
+    """
+    global _last
+    run = _make_run(fn, iterables, workers, backend, chunksize, on_error, seed, label)
+    run.start(background=True)
+    _last = run
+    return run
+
+
+def last_run() -> Run | None:
+    """Return the `Run` of the last map, also after an interrupt or an error; `None` before the first.
+
+    Example:
+        >>> pmap(abs, [-3])
+        [3]
+        >>> last_run().results
+        [3]
+    """
+    return _last
+
+
+def finish(run: Run, *, ordered: bool = True, shown: config.Progress = False) -> list[Any]:
+    """Start a run, wait for its end with a bar, and return its results; an interrupt cancels it."""
+    global _last
+    _last = run
+    try:
+        run.start(background=False)
+        progress.wait(run, shown)
+    except BaseException:
+        # An interrupt, or an error on the way: nothing may go on unseen.
+        if run.cancel():
+            run.wait()
+        raise
+    return run.result() if ordered else list(run.as_completed())
+
+
+def _make_run(
+    fn: Callable[..., Any],
+    iterables: tuple[Iterable[Any], ...],
+    workers: int | None,
+    backend: str | None,
+    chunksize: int | Literal["auto"],
+    on_error: str,
+    seed: int | None,
+    label: str | None,
+) -> Run:
+    check_function(fn)
+    if not iterables:
+        raise TypeError("pmap() needs at least one iterable to map over")
+    if on_error not in ("raise", "return"):
+        raise ValueError(f"on_error must be 'raise' or 'return', not {on_error!r}")
+    width = config.resolve_workers(workers)
+    inputs = make_input(iterables)
+    return Run(
+        fn,
+        inputs,
+        find_backend(backend, width),
+        width if inputs.total is None else max(1, min(width, inputs.total)),
+        style="one" if len(iterables) == 1 else "star",
+        chunksize=check_chunksize(chunksize),
+        stop_on_error=on_error == "raise",
+        seed=check_seed(seed),
+        label=label,
+    )
+
+
+def check_seed(seed: Any) -> int | None:
+    if seed is None:
+        return None
+    number = operator.index(seed)
+    if number < 0:
+        raise ValueError(f"seed must not be negative, but is {number}")
+    return number

@@ -1,0 +1,351 @@
+"""`Pool`: the shape of ``multiprocessing.Pool``, for functions of a notebook cell."""
+
+from __future__ import annotations
+
+import collections.abc
+import multiprocessing
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any
+
+from nbparallel import config, mapping
+from nbparallel.calls import Calls
+from nbparallel.choice import check_chunksize, check_function, open_backend
+from nbparallel.engine.work import Backend
+from nbparallel.inputs import IteratorInput, make_input
+from nbparallel.run import Run
+
+#: How many chunks of `Pool.imap` may be under way or wait to be read, per worker, before its input is left alone:
+#: twice what a worker is sent ahead of tiny tasks.
+IMAP_AHEAD = 32
+
+
+class AsyncResult:
+    """What the asynchronous methods of a `Pool` return, as in the standard library."""
+
+    def __init__(
+        self, future: Future[Any], callback: Callable[[Any], Any] | None, error_callback: Callable[[Any], Any] | None
+    ) -> None:
+        self._future = future
+        self._callback = callback
+        self._error_callback = error_callback
+        future.add_done_callback(self._call_back)
+
+    def get(self, timeout: float | None = None) -> Any:
+        """Return the result when it arrives.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Raises:
+            multiprocessing.TimeoutError: it is not there in time.
+            Exception: what the call raised.
+        """
+        self.wait(timeout)
+        if not self._future.done():
+            raise multiprocessing.TimeoutError
+        return self._future.result()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until the result is there, or `timeout` seconds are over."""
+        try:
+            self._future.exception(timeout)
+        except TimeoutError:
+            return
+
+    def ready(self) -> bool:
+        """Return whether the call has completed."""
+        return self._future.done()
+
+    def successful(self) -> bool:
+        """Return whether the call completed without an exception.
+
+        Raises:
+            ValueError: it has not completed.
+        """
+        if not self.ready():
+            raise ValueError(f"{self!r} not ready")
+        return self._future.exception() is None
+
+    def _call_back(self, future: Future[Any]) -> None:
+        error = future.exception()
+        if error is None and self._callback is not None:
+            self._callback(future.result())
+        elif error is not None and self._error_callback is not None:
+            self._error_callback(error)
+
+
+class Pool:
+    """A pool of worker processes with the methods of ``multiprocessing.Pool``.
+
+    Args:
+        processes: how many workers; by default one per effective core.
+        initializer: called in each worker as it starts, with `initargs`.
+        initargs: the initializer's arguments.
+        maxtasksperchild: after so many tasks a worker is replaced by a fresh one.
+        context: for the standard signature: a context of ``multiprocessing``, of which the start method is taken.
+        start_method: how workers start; by default the context's, or the notebook's (see `configure`).
+
+    Raises:
+        ValueError: a number is below 1, or the start method is unknown.
+        TypeError: the initializer is not callable.
+        SerializationError: the initializer or its arguments can't be sent to a worker.
+
+    Example:
+        >>> with Pool(2) as pool:
+        ...     pool.map(abs, [-1, -2, -3])
+        [1, 2, 3]
+    """
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., Any] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+        context: Any = None,
+        *,
+        start_method: str | None = None,
+    ) -> None:
+        if start_method is None and context is not None:
+            start_method = context.get_start_method()
+        self._width = config.resolve_workers(processes)
+        self._backend = open_backend(self._width, initializer, tuple(initargs), maxtasksperchild, start_method)
+        self._calls = Calls(self._backend, self._width)
+        self._state = "RUN"
+        self._finalizer = weakref.finalize(self, _terminate, self._backend)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} state={self._state} pool_size={self._width}>"
+
+    # ---- waiting for the result ----
+
+    def apply(self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: dict[str, Any] | None = None) -> Any:
+        """Return ``func(*args, **kwds)``, computed in a worker."""
+        return self.apply_async(func, args, kwds).get()
+
+    def map(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = None) -> list[Any]:
+        """Return ``[func(x) for x in iterable]``, computed by the workers.
+
+        Args:
+            func: what to call.
+            iterable: the inputs.
+            chunksize: tasks that travel together; by default measured.
+
+        Raises:
+            ValueError: the pool is closed, or `chunksize` is below 1.
+            Exception: what the failed task with the lowest index raised.
+        """
+        return mapping.finish(self._run(func, iterable, chunksize, "one"))
+
+    def starmap(
+        self, func: Callable[..., Any], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
+    ) -> list[Any]:
+        """Return ``[func(*args) for args in iterable]``, computed by the workers."""
+        return mapping.finish(self._run(func, iterable, chunksize, "star"))
+
+    # ---- lazily ----
+
+    def imap(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = 1) -> Iterator[Any]:
+        """Return an iterator over the results in the order of the input.
+
+        The input may be endless: it is read only as far ahead of the reader as keeps the workers busy.
+
+        Args:
+            func: what to call.
+            iterable: the inputs.
+            chunksize: tasks that travel together; `None` to measure.
+        """
+        return IMapIterator(self._stream(func, iterable, chunksize))
+
+    def imap_unordered(
+        self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = 1
+    ) -> Iterator[Any]:
+        """Return an iterator over the results in the order in which they arrive."""
+        return IMapUnorderedIterator(self._stream(func, iterable, chunksize))
+
+    # ---- at once ----
+
+    def apply_async(
+        self,
+        func: Callable[..., Any],
+        args: Iterable[Any] = (),
+        kwds: dict[str, Any] | None = None,
+        callback: Callable[[Any], Any] | None = None,
+        error_callback: Callable[[Any], Any] | None = None,
+    ) -> AsyncResult:
+        """Start ``func(*args, **kwds)`` in a worker and return at once.
+
+        Args:
+            func: what to call.
+            args: its positional arguments.
+            kwds: its keyword arguments.
+            callback: called with the result, in a thread of this process.
+            error_callback: called with the exception instead.
+        """
+        self._check_running()
+        check_function(func)
+        future = self._calls.call(func, tuple(args), dict(kwds or {}))
+        return AsyncResult(future, callback, error_callback)
+
+    def map_async(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        callback: Callable[[Any], Any] | None = None,
+        error_callback: Callable[[Any], Any] | None = None,
+    ) -> AsyncResult:
+        """Start `map` and return at once."""
+        return _in_background(self._run(func, iterable, chunksize, "one"), callback, error_callback)
+
+    def starmap_async(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        callback: Callable[[Any], Any] | None = None,
+        error_callback: Callable[[Any], Any] | None = None,
+    ) -> AsyncResult:
+        """Start `starmap` and return at once."""
+        return _in_background(self._run(func, iterable, chunksize, "star"), callback, error_callback)
+
+    # ---- its end ----
+
+    def close(self) -> None:
+        """Take no more tasks; the workers end when those that they have are done."""
+        if self._state == "RUN":
+            self._state = "CLOSE"
+            self._calls.close()
+            self._backend.shutdown(abort=False, wait=False)
+
+    def terminate(self) -> None:
+        """End the workers at once, whatever they are doing."""
+        self._state = "TERMINATE"
+        self._finalizer()
+
+    def join(self) -> None:
+        """Wait until the workers are gone.
+
+        Raises:
+            ValueError: neither `close` nor `terminate` was called.
+        """
+        if self._state == "RUN":
+            raise ValueError("Pool is still running")
+        self._backend.shutdown(abort=False)
+
+    def __enter__(self) -> Pool:
+        self._check_running()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.terminate()
+
+    def _check_running(self) -> None:
+        if self._state != "RUN":
+            raise ValueError("Pool not running")
+
+    def _run(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        style: str,
+        window: int | None = None,
+    ) -> Run:
+        self._check_running()
+        check_function(func)
+        inputs = make_input([iterable])
+        size = check_chunksize(chunksize)
+        return Run(func, inputs, self._backend, self._width, style=style, chunksize=size, window=window)
+
+    def _stream(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None) -> Run:
+        self._check_running()
+        check_function(func)
+        size = check_chunksize(chunksize)
+        inputs = IteratorInput([iter(iterable)])
+        window = self._width * IMAP_AHEAD * (size or 1)
+        run = Run(
+            func, inputs, self._backend, self._width, chunksize=size, window=window, stop_on_error=False
+        )
+        run.start(background=True)
+        return run
+
+
+class IMapIterator(collections.abc.Iterator[Any]):
+    """The results of `Pool.imap`, in the order of the input."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._index = 0
+        # A reader that goes away lets its run go.
+        weakref.finalize(self, run.drop).atexit = False
+
+    def next(self, timeout: float | None = None) -> Any:
+        """Return the next result.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Raises:
+            multiprocessing.TimeoutError: it is not there in time.
+            StopIteration: there are no more.
+            Exception: what its task raised; those after it can still be read.
+        """
+        try:
+            index = self._next_index(timeout)
+        except TimeoutError:
+            raise multiprocessing.TimeoutError from None
+        if index is None:
+            self._run.raise_if_cut_short()
+            raise StopIteration
+        return self._run.take(index)
+
+    __next__ = next
+
+    def _next_index(self, timeout: float | None) -> int | None:
+        index = self._index
+        if not self._run.await_(lambda: self._run.has(index), timeout):
+            return None
+        self._index += 1
+        return index
+
+
+class IMapUnorderedIterator(IMapIterator):
+    """The results of `Pool.imap_unordered`, in the order in which they arrive."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        self._arrived: list[int] = []
+
+    def _next_index(self, timeout: float | None) -> int | None:
+        if not self._arrived:
+            if not self._run.await_(lambda: self._run.has_arrivals, timeout):
+                return None
+            first, count = self._run.take_arrivals()
+            self._arrived = list(range(first + count - 1, first - 1, -1))
+        return self._arrived.pop()
+
+
+def _in_background(
+    run: Run, callback: Callable[[Any], Any] | None, error_callback: Callable[[Any], Any] | None
+) -> AsyncResult:
+    future: Future[Any] = Future()
+
+    def fulfil(done: Run) -> None:
+        try:
+            future.set_result(done.result())
+        except BaseException as error:  # whatever it is, it belongs to whoever asks for the result
+            future.set_exception(error)
+
+    run.start(background=True)
+    run.add_done_callback(fulfil)
+    return AsyncResult(future, callback, error_callback)
+
+
+def _terminate(backend: Backend) -> None:
+    backend.shutdown(abort=True, wait=False)
