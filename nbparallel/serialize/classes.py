@@ -2,24 +2,36 @@
 
 The skeleton is made without running the metaclass's Python code, ``__init_subclass__`` or ``__set_name__``: they ran
 when the cell did, and what they left is part of the state. States of a class's bases and metaclasses ride with the
-class that brings them, so that a registry in a base may refer to the class. Called by `pickler`.
+class that brings them, so that a registry in a base may refer to the class. The order is: methods, the attributes
+that Python itself reads, what the methods refer to, all else; so that instances in a class's own attributes, or in
+its methods' globals, find their ``__hash__`` and ``__setstate__`` when they are loaded. Called by `pickler`.
 """
 
 from __future__ import annotations
 
 import abc
 import builtins
+import collections.abc
 import contextlib
-import dataclasses
 import enum
+import functools
+import numbers
 import sys
 import types
-import typing
+import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from nbparallel.serialize import modules, tracker
-from nbparallel.serialize.functions import Reduction, publish
+from nbparallel.serialize import enums, modules, references, tracker
+from nbparallel.serialize.functions import (
+    Reduction,
+    Step,
+    annotations_of,
+    fillings,
+    functions_in,
+    publish,
+    publishing,
+)
 
 if TYPE_CHECKING:
     from nbparallel.serialize.pickler import Pickler
@@ -28,20 +40,38 @@ if TYPE_CHECKING:
 _OF_SKELETON = frozenset(
     {"__dict__", "__weakref__", "__module__", "__qualname__", "__slots__", "_abc_impl", "__classcell__"}
 )
+# What the interpreter, `inspect` and `dataclasses` write into a class, in versions that have them.
+_ONLY_SINCE_3_13 = frozenset({"__firstlineno__", "__static_attributes__"})
 
+_CODE = (
+    types.FunctionType,
+    classmethod,
+    staticmethod,
+    property,
+    functools.cached_property,
+    functools._lru_cache_wrapper,
+)
 
-# Built-in classes that `builtins` does not have under their name.
+# Built-in classes that `builtins` does not have under their name. Keyed by id(): a metaclass may be unhashable.
 _NAMED_IN_TYPES = {
-    cls: name
+    id(cls): name
     for name, cls in vars(types).items()
     if isinstance(cls, type) and cls.__module__ == "builtins" and not hasattr(builtins, cls.__name__)
 }
 
+# Those that a class may be registered with and that don't find out by its methods.
+_STANDARD_ABCS = [
+    cls
+    for module in (collections.abc, numbers)
+    for name, cls in vars(module).items()
+    if isinstance(cls, abc.ABCMeta) and "__subclasshook__" not in vars(cls) and name != "ByteString"  # it warns
+]
+
 
 def reduce_class(pickler: Pickler, cls: type) -> Reduction:
-    if cls in _NAMED_IN_TYPES:
-        return (getattr, (types, _NAMED_IN_TYPES[cls]))
-    if modules.travels_by_name(cls) or cls.__module__ == "builtins":
+    if id(cls) in _NAMED_IN_TYPES:
+        return (getattr, (types, _NAMED_IN_TYPES[id(cls)]))
+    if _is_elsewhere(cls):
         return NotImplemented
     token = pickler.token(cls)
     if token is not None:
@@ -49,10 +79,11 @@ def reduce_class(pickler: Pickler, cls: type) -> Reduction:
     key = pickler.track(cls)
     pickler.volatile = True  # a class's attributes may be set at any time
     shape: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    claimed: list[types.FunctionType] = []
     if isinstance(cls, enum.EnumMeta):
-        members = {name: member._value_ for name, member in cls.__members__.items()}
-        if issubclass(cls, enum.Flag) and hasattr(cls, "_boundary_"):
-            shape["boundary"] = cls._boundary_
+        members, claimed = enums.members_of(pickler, cls)
+        if "_boundary_" in vars(cls):
+            shape["boundary"] = vars(cls)["_boundary_"]
         skeleton = (make_enum, (type(cls), cls.__name__, cls.__bases__, shape, members, key))
     else:
         if "__slots__" in vars(cls):
@@ -62,26 +93,52 @@ def reduce_class(pickler: Pickler, cls: type) -> Reduction:
         skeleton = (make_class, (type(cls), cls.__name__, cls.__bases__, shape, key))
     if id(cls) in pickler.stated_classes:
         return skeleton
-    lineage = [known for known in _lineage(cls) if id(known) not in pickler.stated_classes]
-    pickler.stated_classes.update(id(known) for known in lineage)
-    return (*skeleton, [(known, _state(known)) for known in lineage], None, None, fill_classes)
+    return (*skeleton, _states(pickler, cls, claimed), None, None, fill_nothing)
 
 
-def _lineage(cls: type) -> list[type]:
-    """Return the by-value classes among `cls`, its bases and their metaclasses, the most basic first."""
-    found: dict[type, None] = {}
+def _is_elsewhere(cls: type) -> bool:
+    return cls.__module__ == "builtins" or modules.travels_by_name(cls)
+
+
+def _lineage(pickler: Pickler, cls: type) -> list[type]:
+    """Return the by-value classes among `cls`, its bases and their metaclasses that have no state in the pickle yet.
+
+    The most basic come first. Those of the other process are left out: it has them.
+    """
+    found: list[type] = []
 
     def visit(known: type) -> None:
-        if known in found or modules.travels_by_name(known) or known.__module__ == "builtins":
+        if id(known) in pickler.stated_classes or _is_elsewhere(known):
             return
+        if known is not cls and pickler.token(known) is not None:
+            return
+        pickler.stated_classes.add(id(known))
         if type(known) is not type:
             visit(type(known))
         for base in known.__bases__:
             visit(base)
-        found[known] = None
+        found.append(known)
 
     visit(cls)
-    return list(found)
+    return found
+
+
+def _states(pickler: Pickler, cls: type, claimed: list[types.FunctionType]) -> list[Step]:
+    code, read_by_python, others, ends = [], [], [], []
+    for known in _lineage(pickler, cls):
+        attributes = _attributes(known)
+        early = {name: value for name, value in attributes.items() if isinstance(value, _CODE)}
+        dunder = {name: value for name, value in attributes.items() if name[:2] == name[-2:] == "__"}
+        for value in early.values():
+            claimed += pickler.claim_all(functions_in(value))
+        code.append(Step(set_attributes, known, early))
+        read_by_python.append(
+            Step(set_attributes, known, {name: dunder[name] for name in dunder if name not in early})
+        )
+        late = {name: attributes[name] for name in attributes if name not in early and name not in dunder}
+        others.append(Step(set_attributes, known, late))
+        ends.append(Step(end_class, known, pickler.track(known), list(attributes), _relations(known)))
+    return [*code, *read_by_python, *fillings(pickler, claimed), *others, *ends]
 
 
 def _slot_names(cls: type) -> list[str]:
@@ -93,22 +150,34 @@ def _slot_names(cls: type) -> list[str]:
     return names + [name for name in ("__dict__", "__weakref__") if name in vars(cls)]
 
 
-def _state(cls: type) -> dict[str, Any]:
+def _attributes(cls: type) -> dict[str, Any]:
     slots = set(_slot_names(cls)) if "__slots__" in vars(cls) else set()
     attributes = {
         name: value for name, value in vars(cls).items() if name not in _OF_SKELETON and name not in slots
     }
-    state: dict[str, Any] = {"attributes": attributes}
     if "__slots__" in vars(cls):
         declared = vars(cls)["__slots__"]
         attributes["__slots__"] = declared if isinstance(declared, (str, tuple, list, dict)) else tuple(slots)
-    if isinstance(cls, abc.ABCMeta):
-        state["virtual"] = [ref() for ref in _virtual_subclasses(cls)]
     if isinstance(cls, enum.EnumMeta):
-        state["members"] = {name: dict(vars(member)) for name, member in cls.__members__.items()}
-        for name in cls.__members__:
-            attributes.pop(name, None)
-    return state
+        attributes = enums.attributes_of(cls, attributes)
+    return attributes
+
+
+def _relations(cls: type) -> dict[str, Any]:
+    """Return what a class has beside its attributes: virtual subclasses and bases, members, hints."""
+    found: dict[str, Any] = {"bases": [known for known in _STANDARD_ABCS if _is_registered(cls, known)]}
+    if isinstance(cls, abc.ABCMeta):
+        found["subclasses"] = [sub for ref in _virtual_subclasses(cls) if (sub := ref()) is not None]
+    if isinstance(cls, enum.EnumMeta):
+        found["members"] = enums.states_of(cls)
+        found["values"] = enums.extra_values(cls)
+    module = vars(sys.modules.get(cls.__module__, types))
+    found["hints"] = references.hinted_globals(annotations_of(cls), module)
+    return found
+
+
+def _is_registered(cls: type, known: abc.ABCMeta) -> bool:
+    return issubclass(cls, known) and not any(base is known for base in cls.__mro__)
 
 
 def _virtual_subclasses(cls: abc.ABCMeta) -> Any:
@@ -116,6 +185,12 @@ def _virtual_subclasses(cls: abc.ABCMeta) -> Any:
     import _abc
 
     return _abc._get_dump(cls)[0]
+
+
+# ---- on the other side --------------------------------------------------------------------------------------------
+
+# The names that were set on a class by its last state: a name that the next one lacks was deleted in the notebook.
+_set_names: dict[str, frozenset[str]] = {}
 
 
 def make_class(meta: Any, name: str, bases: tuple[type, ...], shape: dict[str, Any], key: str) -> type:
@@ -132,40 +207,45 @@ def make_class(meta: Any, name: str, bases: tuple[type, ...], shape: dict[str, A
 
 
 def make_enum(
-    meta: Any, name: str, bases: tuple[type, ...], shape: dict[str, Any], members: dict[str, Any], key: str
+    meta: Any, name: str, bases: tuple[type, ...], shape: dict[str, Any], members: list[Any], key: str
 ) -> type:
     known = tracker.find(key)
     if known is not None:
         return known  # type: ignore[no-any-return]
-    keywords = {"boundary": shape.pop("boundary")} if "boundary" in shape else {}
     with _no_subclass_hooks(bases):
-        body = meta.__prepare__(name, bases)
-        for attribute, value in {**shape, **members}.items():
-            body[attribute] = value
-        cls = meta.__new__(meta, name, bases, body, **keywords)
+        cls = enums.make(meta, name, bases, shape, members)
     return tracker.adopt(cls, key)  # type: ignore[no-any-return]
 
 
-def fill_classes(_: type, states: list[tuple[type, dict[str, Any]]]) -> None:
-    for cls, state in states:
-        present = set(vars(cls)) if isinstance(cls, enum.EnumMeta) else set()
-        for name, value in state["attributes"].items():
-            # An Enum's skeleton already made the attributes that its metaclass makes; only its own code is missing.
-            if name in present and (not _is_code(value) or name == "__new__"):
-                continue
-            if name in ("__firstlineno__", "__static_attributes__") and sys.version_info < (3, 13):
-                continue
+def fill_nothing(cls: type, steps: list[None]) -> None:
+    """Leave it at what the steps did when they were loaded."""
+
+
+def set_attributes(cls: type, attributes: dict[str, Any]) -> None:
+    for name, value in attributes.items():
+        if sys.version_info >= (3, 13) or name not in _ONLY_SINCE_3_13:
             type.__setattr__(cls, name, value)
-        for name, attributes in state.get("members", {}).items():
-            cls.__members__[name].__dict__.update(attributes)  # type: ignore[attr-defined]
-        for subclass in state.get("virtual", ()):
-            if subclass is not None:
-                cls.register(subclass)  # type: ignore[attr-defined]
-        publish(cls)
 
 
-def _is_code(value: Any) -> bool:
-    return isinstance(value, (types.FunctionType, classmethod, staticmethod, property))
+def end_class(cls: type, key: str, names: list[str], relations: dict[str, Any]) -> None:
+    before = _set_names.get(key)
+    if before is None:
+        weakref.finalize(cls, _set_names.pop, key, None).atexit = False
+    else:
+        for name in before.difference(names):
+            if name in vars(cls):
+                type.__delattr__(cls, name)
+    _set_names[key] = frozenset(names)
+    if isinstance(cls, enum.EnumMeta):
+        enums.complete(cls, relations["members"], relations["values"])
+    for base in relations["bases"]:
+        base.register(cls)
+    for subclass in relations.get("subclasses", ()):
+        abc.ABCMeta.register(cls, subclass)  # type: ignore[arg-type]
+    if publishing.active and cls.__module__ == "__main__":
+        for name, hint in relations["hints"].items():
+            setattr(sys.modules["__main__"], name, hint)
+    publish(cls)
 
 
 @contextlib.contextmanager
@@ -181,56 +261,3 @@ def _no_subclass_hooks(bases: tuple[type, ...]) -> Iterator[None]:
     finally:
         for base, hook in removed:
             type.__setattr__(base, "__init_subclass__", hook)
-
-
-# ---- what classes are made of, beside functions -------------------------------------------------------------------
-
-# Sentinels of `dataclasses` that are told apart by identity: they have no reduction of their own.
-_SENTINELS = {
-    id(getattr(dataclasses, name)): name
-    for name in ("MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY", "_FIELD", "_FIELD_CLASSVAR", "_FIELD_INITVAR")
-    if hasattr(dataclasses, name)
-}
-
-
-def reduce_sentinel(pickler: Pickler, sentinel: Any) -> Reduction:
-    name = _SENTINELS.get(id(sentinel))
-    return NotImplemented if name is None else (getattr, (dataclasses, name))
-
-
-def reduce_type_variable(pickler: Pickler, variable: Any) -> Reduction:
-    home = sys.modules.get(variable.__module__ or "")
-    if modules.is_importable(variable.__module__) and getattr(home, variable.__name__, None) is variable:
-        return NotImplemented
-    key = tracker.foreign_id_of(variable) if pickler.to_parent else None
-    if key is not None:
-        return (tracker.resolve, (key,))
-    details: dict[str, Any] = {}
-    if isinstance(variable, typing.TypeVar):
-        details = {
-            "bound": variable.__bound__,
-            "constraints": variable.__constraints__,
-            "covariant": variable.__covariant__,
-            "contravariant": variable.__contravariant__,
-        }
-    details["module"] = variable.__module__
-    return (make_type_variable, (type(variable), variable.__name__, details, pickler.track(variable)))
-
-
-def make_type_variable(kind: Any, name: str, details: dict[str, Any], key: str) -> Any:
-    known = tracker.find(key)
-    if known is not None:
-        return known
-    module = details.pop("module")
-    variable = kind(name, *details.pop("constraints", ()), **details)
-    with contextlib.suppress(AttributeError):  # read-only for some kinds; only shown in a repr
-        variable.__module__ = module
-    return tracker.adopt(variable, key)
-
-
-REDUCERS: dict[type, Any] = {
-    **{type(getattr(dataclasses, name)): reduce_sentinel for name in _SENTINELS.values()},
-    typing.TypeVar: reduce_type_variable,
-    typing.ParamSpec: reduce_type_variable,
-    typing.TypeVarTuple: reduce_type_variable,
-}

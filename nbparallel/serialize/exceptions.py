@@ -1,56 +1,82 @@
 """Exceptions that survive the journey: two-argument constructors, causes, notes, groups.
 
 `BaseException` rebuilds itself by calling its class with ``args``, which fails for a class whose ``__init__`` takes
-something else, and drops the cause. Called by `pickler`; the ``make_``/``fill_`` functions run on the other side.
+something else, changes the message of one whose ``__init__`` makes it, and drops the cause. Here neither ``__init__``
+nor ``__new__`` of a Python class is called. Called by `pickler`; the ``make_``/``fill_`` functions run on the other
+side.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import types
+from typing import TYPE_CHECKING, Any
 
 from nbparallel.serialize.functions import Reduction
 
+if TYPE_CHECKING:
+    from nbparallel.serialize.pickler import Pickler
 
-def reduce_exception(error: BaseException) -> Reduction:
-    """Return a reduction that is known to rebuild `error`, tried here with its own constructor first."""
-    reduction = error.__reduce_ex__(4)
-    if not isinstance(reduction, tuple):
-        return NotImplemented
-    build, args, *rest = reduction
-    own_state = rest[0] if rest else None
+
+def reduce_exception(pickler: Pickler, error: BaseException) -> Reduction:
+    """Return a reduction that calls no constructor, unless the class has a ``__reduce__`` of its own."""
+    cls = type(error)
+    if isinstance(cls.__reduce__, types.FunctionType) or isinstance(cls.__reduce_ex__, types.FunctionType):
+        reduction = error.__reduce_ex__(5)
+        if not isinstance(reduction, tuple):
+            return reduction
+        build, args, own_state = (*reduction, None)[:3]
+    else:
+        base = builtin_base(cls)
+        _, base_args, *rest = base.__reduce__(error)
+        build, args = make_exception, (cls, base, base_args, error.args)
+        own_state = {**_slots(error), **(rest[0] if rest and rest[0] else {})}
     state = {
         "state": own_state,
         "cause": error.__cause__,
         "context": None if error.__suppress_context__ else error.__context__,
         "suppress": error.__suppress_context__,
     }
-    if not _rebuilds(build, args, error):
-        bare_args = (type(error), error.args)
-        return (make_bare, bare_args, {**state, "state": vars(error)}, None, None, fill_exception)
     return (build, args, state, None, None, fill_exception)
 
 
-def _rebuilds(build: Any, args: Any, error: BaseException) -> bool:
-    try:
-        copy = build(*args)
-    except Exception:
-        return False
-    return type(copy) is type(error) and len(copy.args) == len(error.args)
+def builtin_base(cls: type[BaseException]) -> Any:
+    return next(base for base in cls.__mro__ if base.__module__ == "builtins")
 
 
-def make_bare(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
-    # Without __init__: BaseException.__new__ keeps the arguments.
-    return cls.__new__(cls, *args)
+def _slots(error: BaseException) -> dict[str, Any]:
+    return {
+        name: getattr(error, name)
+        for cls in type(error).__mro__
+        if cls.__module__ != "builtins"
+        for name, value in vars(cls).items()
+        if isinstance(value, types.MemberDescriptorType) and hasattr(error, name)
+    }
+
+
+def make_exception(
+    cls: type[BaseException], base: Any, base_args: tuple[Any, ...], args: tuple[Any, ...]
+) -> BaseException:
+    error: BaseException = base.__new__(cls, *base_args)
+    # Some built-in classes set their attributes here (the errno, the code of an exit) and want their own arguments.
+    with contextlib.suppress(TypeError):
+        base.__init__(error, *base_args)
+    error.args = args
+    return error
 
 
 def fill_exception(error: BaseException, state: dict[str, Any]) -> None:
     own_state = state["state"]
     if own_state is not None:
-        setstate = getattr(error, "__setstate__", None)
-        if setstate is not None:
-            setstate(own_state)
+        if isinstance(type(error).__setstate__, types.FunctionType):
+            error.__setstate__(own_state)
         else:
-            error.__dict__.update(own_state)
+            parts = own_state if isinstance(own_state, tuple) else (own_state,)
+            for name, value in ((name, part[name]) for part in parts if part for name in part):
+                try:
+                    setattr(error, name, value)
+                except AttributeError:  # a property of the same name
+                    error.__dict__[name] = value
     error.__cause__ = state["cause"]
     error.__context__ = state["context"]
     error.__suppress_context__ = state["suppress"]

@@ -1,19 +1,20 @@
 """Functions, their code and their closures by value: empty shells first, contents after.
 
-A function's reduction holds nothing but its code and empty cells, and its globals, defaults and cell contents are
-filled in once the shell exists: mutual recursion, self-reference and shared closure variables then need no care.
-Code objects and the shell itself are dill's. Called by `pickler`; the ``make_``/``fill_`` functions run in the worker.
+A function's reduction holds nothing but its code and empty cells; its globals, defaults and cell contents are filled
+in once the shell exists, so mutual recursion, self-reference and shared closure variables need no care. What wraps
+functions (a class, ``lru_cache``, ``partial``) *claims* them: it is built of the shells, and their contents come after
+it, because they may lead back to it. Code objects and the shell itself are dill's. Called by `pickler`; the
+``make_``/``fill_`` functions run on the other side.
 """
 
 from __future__ import annotations
 
-import builtins
 import functools
 import importlib
 import sys
 import threading
 import types
-import weakref
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from nbparallel.serialize import modules, references, tracker
@@ -27,20 +28,84 @@ Reduction = Any
 _METADATA = ("__doc__", "__qualname__", "__module__", "__kwdefaults__", "__defaults__", "__type_params__")
 
 
-class Namespace:
-    """Stands for one module's globals in a pickle, so that all its functions share one dictionary in the worker."""
+class Step:
+    """A call that the other side makes when its load gets here, on objects that exist but are not complete yet."""
 
-    def __init__(self, namespace: dict[str, Any]) -> None:
-        self.names = {
-            key: namespace[key] for key in ("__name__", "__package__") if isinstance(namespace.get(key), str)
-        }
-
-    def __reduce__(self) -> Reduction:
-        return (make_namespace, (self.names,))
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.function = function
+        self.arguments = arguments
 
 
-def make_namespace(names: dict[str, str]) -> dict[str, Any]:
-    return {"__builtins__": builtins, **names}
+def reduce_step(pickler: Pickler, step: Step) -> Reduction:
+    return (step.function, step.arguments)
+
+
+# ---- functions ----------------------------------------------------------------------------------------------------
+
+
+def reduce_function(pickler: Pickler, function: types.FunctionType) -> Reduction:
+    if modules.travels_by_name(function):
+        return NotImplemented
+    token = pickler.token(function)
+    if token is not None:
+        return token
+    cells = function.__closure__ or ()
+    pickler.shell_cells.update(id(cell) for cell in cells)
+    namespace = pickler.namespace(function.__globals__)
+    shell = (function.__code__, namespace, function.__name__, cells or None, pickler.track(function))
+    if not pickler.claim(function):  # its claimant fills it
+        return (make_function, shell)
+    return (make_function, shell, _state(pickler, function), None, None, fill_function)
+
+
+def fillings(pickler: Pickler, functions: list[types.FunctionType]) -> list[Step]:
+    """Return the steps that fill claimed functions; dunder methods first, which a load itself may call."""
+    functions.sort(key=lambda function: not function.__name__.startswith("__"))
+    return [Step(fill_function, function, _state(pickler, function)) for function in functions]
+
+
+def functions_in(obj: Any) -> Iterator[types.FunctionType]:
+    """Yield the functions without which `obj` can't be made: what a wrapper wraps, what a descriptor calls."""
+    if isinstance(obj, types.FunctionType):
+        yield obj
+    elif isinstance(obj, (classmethod, staticmethod, types.MethodType)):
+        yield from functions_in(obj.__func__)
+    elif isinstance(obj, property):
+        for part in (obj.fget, obj.fset, obj.fdel):
+            yield from functions_in(part)
+    elif isinstance(obj, (functools.partial, functools.cached_property)):
+        yield from functions_in(obj.func)
+    elif isinstance(obj, functools._lru_cache_wrapper):
+        yield from functions_in(obj.__wrapped__)
+
+
+def _state(pickler: Pickler, function: types.FunctionType) -> dict[str, Any]:
+    shared = pickler.namespace(function.__globals__).module is not None
+    values = {} if shared else references.referenced_globals(function)
+    cells = [(cell, cell.cell_contents) for cell in function.__closure__ or () if not _is_empty(cell)]
+    pickler.record_function(function, values)
+    annotations = annotations_of(function)
+    metadata = {name: getattr(function, name) for name in _METADATA if hasattr(function, name)}
+    submodules = references.imported_submodules(
+        function.__code__, [*values.values(), *(value for _, value in cells)]
+    )
+    if not shared:
+        values = {**references.hinted_globals(annotations, function.__globals__), **values}
+    return {
+        "globals": values,
+        "cells": cells,
+        "metadata": {**metadata, "__annotations__": annotations},
+        "dict": function.__dict__,
+        "submodules": submodules,
+    }
+
+
+def annotations_of(obj: Any) -> dict[str, Any]:
+    try:
+        found = obj.__annotations__
+    except Exception:  # from 3.14 on they are evaluated when asked for, and may name what does not exist
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def make_function(
@@ -56,110 +121,31 @@ def make_function(
 def fill_function(function: types.FunctionType, state: dict[str, Any]) -> None:
     for module in state["submodules"]:
         importlib.import_module(module)
-    namespace = function.__globals__
-    for name, value in state["globals"].items():
-        if isinstance(value, Later):
-            value.assign(functools.partial(namespace.__setitem__, name))
-        else:
-            namespace[name] = value
+    function.__globals__.update(state["globals"])
     for cell, value in state["cells"]:
-        if isinstance(value, Later):
-            value.assign(functools.partial(setattr, cell, "cell_contents"))
-        else:
-            cell.cell_contents = value
+        cell.cell_contents = value
     for name, value in state["metadata"].items():
         setattr(function, name, value)
     function.__dict__.update(state["dict"])
     publish(function)
 
 
+class _Publishing(threading.local):
+    active = False  # only while a worker loads a unit: a result must never overwrite a variable of the notebook
+
+
+publishing = _Publishing()
+
+
 def publish(obj: Any) -> None:
     """Give a worker's ``__main__`` what a cell defines, for code that looks a name up there (``typing``, ``pickle``)."""
-    if obj.__module__ == "__main__" and obj.__qualname__ == obj.__name__ and obj.__name__.isidentifier():
-        setattr(sys.modules["__main__"], obj.__name__, obj)
+    if publishing.active and getattr(obj, "__module__", None) == "__main__":
+        name = getattr(obj, "__name__", "")
+        if name == getattr(obj, "__qualname__", None) and name.isidentifier():
+            setattr(sys.modules["__main__"], name, obj)
 
 
-def make_cell() -> types.CellType:
-    return types.CellType()
-
-
-def fill_cell(cell: types.CellType, state: tuple[Any]) -> None:
-    cell.cell_contents = state[0]
-
-
-class Later:
-    """Holds the place of an object that is still being built when a function that refers to it is filled.
-
-    It happens when an object's constructor arguments lead back to it: a recursive ``lru_cache`` function refers to
-    its wrapper, which can't exist before the function does. The loader puts the object in place at the end.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.assignments: list[Any] = []
-        _loading.waiting.append(self)
-
-    def assign(self, assignment: Any) -> None:
-        self.assignments.append(assignment)
-
-
-class Place:
-    """Writes a `Later` into a pickle."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def __reduce__(self) -> Reduction:
-        return (Later, (self.number,))
-
-
-class _Loading(threading.local):
-    def __init__(self) -> None:
-        self.waiting: list[Later] = []
-
-
-_loading = _Loading()
-
-
-def settle(objects: list[Any]) -> None:
-    """Put the real objects where `Later` stood, at the end of a load."""
-    waiting, _loading.waiting = _loading.waiting, []
-    for later in waiting:
-        for assignment in later.assignments:
-            assignment(objects[later.number])
-
-
-def reduce_function(pickler: Pickler, function: types.FunctionType) -> Reduction:
-    if modules.travels_by_name(function):
-        return NotImplemented
-    token = pickler.token(function)
-    if token is not None:
-        return token
-    cells = function.__closure__ or ()
-    pickler.shell_cells.update(id(cell) for cell in cells)
-    namespace = pickler.namespace(function.__globals__)
-    key = pickler.track(function)
-    values = references.referenced_globals(function)
-    pickler.record_function(function, values)
-    state = {
-        "globals": {name: pickler.unless_open(value) for name, value in values.items()},
-        "cells": [(cell, pickler.unless_open(cell.cell_contents)) for cell in cells if not _is_empty(cell)],
-        "metadata": {name: getattr(function, name) for name in _METADATA if hasattr(function, name)},
-        "dict": function.__dict__,
-        "submodules": references.imported_submodules(
-            function.__code__, iter([*values.values(), *references.closure_values(function).values()])
-        ),
-    }
-    state["metadata"]["__annotations__"] = _annotations(function)
-    shell = (function.__code__, namespace, function.__name__, cells or None, key)
-    return (make_function, shell, state, None, None, fill_function)
-
-
-def _annotations(function: types.FunctionType) -> dict[str, Any]:
-    try:
-        return function.__annotations__
-    except NameError:  # from 3.14 on they are evaluated when asked for, and may name what does not exist
-        return {}
+# ---- closure cells ------------------------------------------------------------------------------------------------
 
 
 def _is_empty(cell: types.CellType) -> bool:
@@ -177,6 +163,17 @@ def reduce_cell(pickler: Pickler, cell: types.CellType) -> Reduction:
     return (make_cell, (), (cell.cell_contents,), None, None, fill_cell)
 
 
+def make_cell() -> types.CellType:
+    return types.CellType()
+
+
+def fill_cell(cell: types.CellType, state: tuple[Any]) -> None:
+    cell.cell_contents = state[0]
+
+
+# ---- what wraps functions -----------------------------------------------------------------------------------------
+
+
 def reduce_lru_cache(pickler: Pickler, wrapper: Any) -> Reduction:
     if modules.travels_by_name(wrapper):
         return NotImplemented
@@ -185,63 +182,59 @@ def reduce_lru_cache(pickler: Pickler, wrapper: Any) -> Reduction:
         return token
     parameters = wrapper.cache_parameters()
     extra = {name: value for name, value in vars(wrapper).items() if name != "__wrapped__"}
-    key = pickler.track(wrapper)
-    pickler.opens(wrapper)
-    return (make_lru_cache, (wrapper.__wrapped__, parameters["maxsize"], parameters["typed"], extra, key))
+    claimed = pickler.claim_all(functions_in(wrapper))
+    shell = (wrapper.__wrapped__, parameters["maxsize"], parameters["typed"], pickler.track(wrapper))
+    return (make_lru_cache, shell, (fillings(pickler, claimed), extra), None, None, fill_lru_cache)
 
 
-def make_lru_cache(function: Any, maxsize: int | None, typed: bool, extra: dict[str, Any], key: str) -> Any:
-    wrapper = functools.lru_cache(maxsize, typed)(function)
-    wrapper.__dict__.update(extra)
-    return tracker.adopt(wrapper, key)
+def make_lru_cache(function: Any, maxsize: int | None, typed: bool, key: str) -> Any:
+    return tracker.adopt(functools.lru_cache(maxsize, typed)(function), key)
+
+
+def fill_lru_cache(wrapper: Any, state: tuple[Any, dict[str, Any]]) -> None:
+    wrapper.__dict__.update(state[1])
+    publish(wrapper)
 
 
 def reduce_partial(pickler: Pickler, partial: functools.partial[Any]) -> Reduction:
-    pickler.opens(partial)
-    return NotImplemented
+    claimed = pickler.claim_all(functions_in(partial))
+    if not claimed:
+        return NotImplemented
+    state = (fillings(pickler, claimed), (partial.func, partial.args, partial.keywords, vars(partial) or None))
+    return (make_partial, (type(partial), partial.func), state, None, None, fill_partial)
+
+
+def make_partial(cls: type[functools.partial[Any]], function: Any) -> functools.partial[Any]:
+    return functools.partial.__new__(cls, function)
+
+
+def fill_partial(partial: functools.partial[Any], state: tuple[Any, Any]) -> None:
+    partial.__setstate__(state[1])
 
 
 def reduce_cached_property(pickler: Pickler, prop: functools.cached_property[Any]) -> Reduction:
     # Its lock (before 3.12) can't travel, and guards nothing there.
-    return (make_cached_property, (prop.func, prop.attrname))
+    state = {name: value for name, value in vars(prop).items() if name != "lock"}
+    return (make_cached_property, (type(prop),), state)
 
 
-def make_cached_property(function: Any, attrname: str | None) -> functools.cached_property[Any]:
-    prop = functools.cached_property(function)
-    if attrname is not None:
-        prop.__set_name__(object, attrname)
+def make_cached_property(cls: type[functools.cached_property[Any]]) -> functools.cached_property[Any]:
+    prop = cls.__new__(cls)
+    if sys.version_info < (3, 12):
+        prop.lock = threading.RLock()
     return prop
 
 
-def reduce_weak_dictionary(pickler: Pickler, mapping: Any) -> Reduction:
-    return (type(mapping), (dict(mapping),))
-
-
-def reduce_weak_set(pickler: Pickler, members: Any) -> Reduction:
-    return (type(members), (list(members),))
-
-
-def reduce_module(pickler: Pickler, module: types.ModuleType) -> Reduction:
-    if module.__name__ == "__main__" or modules.is_importable(module.__name__):
-        return (importlib.import_module, (module.__name__,))
-    contents = {name: value for name, value in vars(module).items() if name not in _OF_MODULE}
-    return (types.ModuleType, (module.__name__, module.__doc__), contents, None, None, fill_module)
-
-
-def fill_module(module: types.ModuleType, contents: dict[str, Any]) -> None:
-    vars(module).update(contents)
-
-
-_OF_MODULE = frozenset({"__builtins__", "__loader__", "__spec__", "__cached__"})
-
 REDUCERS: dict[type, Any] = {
+    Step: reduce_step,
     types.FunctionType: reduce_function,
     types.CellType: reduce_cell,
-    types.ModuleType: reduce_module,
     functools._lru_cache_wrapper: reduce_lru_cache,
     functools.partial: reduce_partial,
     functools.cached_property: reduce_cached_property,
-    weakref.WeakKeyDictionary: reduce_weak_dictionary,
-    weakref.WeakValueDictionary: reduce_weak_dictionary,
-    weakref.WeakSet: reduce_weak_set,
+}
+
+#: Types whose subclasses are reduced as they are.
+FAMILIES: dict[type, Any] = {
+    functools.cached_property: reduce_cached_property,
 }

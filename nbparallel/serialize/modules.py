@@ -45,24 +45,28 @@ def travels_by_name(obj: Any) -> bool:
 
 
 def _can_find(name: str, module: ModuleType) -> bool:
-    spec = getattr(module, "__spec__", None)
-    if spec is None:
-        return False
     if name in sys.builtin_module_names:
         return True
-    parent, _, _ = name.rpartition(".")
-    path = None
-    if parent:
-        if not is_importable(parent):
-            return False
-        path = getattr(sys.modules[parent], "__path__", None)
+    parent, _, tail = name.rpartition(".")
+    if parent and not is_importable(parent):
+        return False
+    if parent and getattr(sys.modules[parent], tail, None) is module and _name_in_spec(module) != name:
+        return True  # its parent makes it when it is imported: os.path, collections.abc
+    path = getattr(sys.modules[parent], "__path__", None) if parent else None
     for finder in sys.meta_path:
         find_spec = getattr(finder, "find_spec", None)
         found = None if find_spec is None else find_spec(name, path)
         if found is not None:
             # The same name may lead elsewhere: a module loaded from a path that is not on sys.path.
-            return found.origin is None or spec.origin is None or found.origin == spec.origin
+            origin = getattr(getattr(module, "__spec__", None), "origin", None)
+            return _name_in_spec(module) is not None and (
+                found.origin is None or origin is None or found.origin == origin
+            )
     return False
+
+
+def _name_in_spec(module: ModuleType) -> str | None:
+    return getattr(getattr(module, "__spec__", None), "name", None)
 
 
 @functools.cache

@@ -14,14 +14,25 @@ Three kinds of pickle are made, which differ in what a function or class of the 
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 import sys
 import types
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from nbparallel.serialize import classes, exceptions, functions, tracker
+from nbparallel.serialize import (
+    classes,
+    exceptions,
+    functions,
+    hints,
+    modules,
+    namespaces,
+    objects,
+    tracker,
+)
 from nbparallel.serialize.functions import Reduction
 
 #: Buffers smaller than this stay in the stream: a segment of its own costs more than copying a few pages.
@@ -29,22 +40,24 @@ OUT_OF_BAND_BYTES = 16 * 1024
 
 Buffer = bytes | bytearray | memoryview
 
-_REDUCERS: dict[type, Callable[[Any, Any], Reduction]] = {**functions.REDUCERS, **classes.REDUCERS}
+_REDUCERS: dict[type, Callable[[Any, Any], Reduction]] = {
+    **functions.REDUCERS,
+    **hints.REDUCERS,
+    **namespaces.REDUCERS,
+    **objects.REDUCERS,
+}
 
 # The parts of functions and classes that are left to dill's own savers.
 _FROM_DILL = (
     types.CodeType,
     types.MappingProxyType,
     types.GetSetDescriptorType,
-    types.MemberDescriptorType,
-    types.MethodDescriptorType,
-    types.WrapperDescriptorType,
-    types.MethodWrapperType,
     types.ClassMethodDescriptorType,
     property,
     staticmethod,
     classmethod,
     super,
+    weakref.ReferenceType,
 )
 
 
@@ -66,7 +79,29 @@ def _by_dill(pickler: Pickler, obj: Any) -> Reduction:
     return NotImplemented if recorder.reduction is None else recorder.reduction
 
 
+def _by_dill_as(family: type) -> Callable[[Pickler, Any], Reduction]:
+    def reduce(pickler: Pickler, obj: Any) -> Reduction:
+        from dill._dill import Pickler as DillPickler
+
+        recorder = _Recorder()
+        DillPickler.dispatch[family](recorder, obj)
+        state = getattr(obj, "__dict__", None) or None
+        return NotImplemented if recorder.reduction is None else (*recorder.reduction, state)
+
+    return reduce
+
+
 _REDUCERS.update(dict.fromkeys(_FROM_DILL, _by_dill))
+
+# Asked for subclasses, in this order, of what has no entry of its own.
+_FAMILIES: dict[type, Callable[[Any, Any], Reduction]] = {
+    type: classes.reduce_class,
+    BaseException: exceptions.reduce_exception,
+    **functions.FAMILIES,
+    **objects.FAMILIES,
+    **{family: _by_dill_as(family) for family in (property, staticmethod, classmethod)},
+}
+_OF_FAMILY = tuple(_FAMILIES)
 
 
 class Pickler(pickle.Pickler):
@@ -79,28 +114,34 @@ class Pickler(pickle.Pickler):
         super().__init__(self.file, protocol=5, buffer_callback=buffer_callback)
         self.shell_cells: set[int] = set()
         self.stated_classes: set[int] = set()
+        self.open_hints: set[int] = set()
         self.volatile = False
-        self._namespaces: dict[int, functions.Namespace] = {}
-        self._open: dict[int, Any] = {}
-        self._later: list[Any] = []
+        self._claimed: set[int] = set()
+        self._namespaces: dict[int, namespaces.Namespace] = {}
+        self._homes: dict[int, namespaces.Home] = {}
 
     def reducer_override(self, obj: Any) -> Reduction:
         cls = type(obj)
-        reducer = _REDUCERS.get(cls)
+        try:
+            reducer = _REDUCERS.get(cls)
+        except TypeError:  # a metaclass with __eq__ and without __hash__
+            return obj.__reduce_ex__(5)
         if reducer is not None:
             return reducer(self, obj)
-        if issubclass(cls, type):
-            return classes.reduce_class(self, obj)
-        if issubclass(cls, BaseException):
-            return exceptions.reduce_exception(obj)
+        if issubclass(cls, _OF_FAMILY):
+            for family, of_family in _FAMILIES.items():
+                if issubclass(cls, family):
+                    return of_family(self, obj)
         if cls in _registered_with_dill():
             return _by_dill(self, obj)
+        if type(cls.__reduce__) is types.FunctionType or type(cls.__reduce_ex__) is types.FunctionType:
+            if cls not in copyreg.dispatch_table:
+                return objects.reduce_by_own_method(self, obj)
         return NotImplemented
 
     def write(self, obj: Any) -> None:
-        """Pickle `obj`, and after it the objects that had to wait for it (see `functions.Later`)."""
+        """Pickle `obj`, and after it what its kind of pickle adds."""
         self.dump(obj)
-        self.dump(self._later)
 
     # ---- what the reducers ask of the pickler ----
 
@@ -114,22 +155,37 @@ class Pickler(pickle.Pickler):
     def record_function(self, function: types.FunctionType, values: dict[str, Any]) -> None:
         """Take note that a function was embedded, with the globals that it refers to."""
 
-    def namespace(self, namespace: dict[str, Any]) -> functions.Namespace:
+    def claim(self, function: types.FunctionType) -> bool:
+        """Return whether the caller is the first to ask, and therefore the one who fills `function`."""
+        if id(function) in self._claimed:
+            return False
+        self._claimed.add(id(function))
+        return True
+
+    def claim_all(self, found: Iterable[types.FunctionType]) -> list[types.FunctionType]:
+        """Return those of `found` that go by value and whose contents the caller has to add."""
+        return [
+            function
+            for function in found
+            if not modules.travels_by_name(function) and self.token(function) is None and self.claim(function)
+        ]
+
+    def namespace(self, namespace: dict[str, Any]) -> namespaces.Namespace:
         known = self._namespaces.get(id(namespace))
         if known is None:
-            known = self._namespaces[id(namespace)] = functions.Namespace(namespace)
+            owner = namespaces.owner_of(namespace)
+            home = None if owner is None else self.home(owner)
+            known = self._namespaces[id(namespace)] = namespaces.Namespace(namespace, home)
         return known
 
-    def opens(self, obj: Any) -> None:
-        """Take note that the reduction of `obj` has begun, whose arguments may lead back to `obj`."""
-        self._open[id(obj)] = obj
-
-    def unless_open(self, value: Any) -> Any:
-        """Return `value`, or a place holder if its own reduction may be the one that is under way."""
-        if id(value) not in self._open:
-            return value
-        self._later.append(value)
-        return functions.Place(len(self._later) - 1)
+    def home(self, module: types.ModuleType) -> namespaces.Home:
+        known = self._homes.get(id(module))
+        if known is None:
+            known = self._homes[id(module)] = namespaces.Home(module)
+            # It need not be in sys.modules: its functions are known by their globals.
+            if id(vars(module)) not in self._namespaces:
+                self._namespaces[id(vars(module))] = namespaces.Namespace(vars(module), known)
+        return known
 
 
 class _ResultPickler(Pickler):
@@ -181,9 +237,7 @@ def loads(segments: Sequence[Buffer]) -> Any:
 def load_with(segments: Sequence[Buffer]) -> tuple[Any, pickle.Unpickler]:
     """Rebuild an object as `loads` does, and return the unpickler too, for what the stream holds after it."""
     unpickler = pickle.Unpickler(io.BytesIO(segments[0]), buffers=segments[1:])
-    obj = unpickler.load()
-    functions.settle(unpickler.load())
-    return obj, unpickler
+    return unpickler.load(), unpickler
 
 
 def _registered_with_dill() -> dict[type, Any]:

@@ -6,12 +6,15 @@ printed disassembly, which would steal the output of a notebook's other threads.
 
 from __future__ import annotations
 
+import ast
 import dis
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
+
+from nbparallel.serialize import modules
 
 _GLOBAL_OPS = frozenset(
     dis.opmap[name]
@@ -64,18 +67,43 @@ def referenced_globals(function: FunctionType) -> dict[str, Any]:
     }
 
 
-def imported_submodules(code: CodeType, values: Iterator[Any]) -> list[str]:
-    """Return the submodules that `code` reaches by attribute (``import a.b`` then ``a.b.f()``).
+def imported_submodules(code: CodeType, values: Iterable[Any]) -> list[str]:
+    """Return the submodules that `code` reaches by attribute (``import a.b.c`` then ``a.b.c.f()``).
 
     A worker that only imports ``a`` would not have ``a.b``.
     """
     attributes = {name for part in walk_code(code) for name in part.co_names}
-    found = []
-    for value in values:
-        if isinstance(value, ModuleType):
-            prefix = value.__name__ + "."
-            found += [prefix + name for name in attributes if prefix + name in sys.modules]
+    found: list[str] = []
+    search = [value.__name__ for value in values if isinstance(value, ModuleType)]
+    while search:
+        parent = search.pop()
+        inner = [name for name in (f"{parent}.{attribute}" for attribute in attributes) if name in sys.modules]
+        search += inner
+        found += [name for name in inner if modules.is_importable(name)]
     return sorted(found)
+
+
+def names_in_hints(annotations: Mapping[str, Any]) -> list[str]:
+    """Return the names in the annotations that are strings, for whoever asks for their types in a worker."""
+    found: dict[str, None] = {}
+    for hint in annotations.values():
+        if isinstance(hint, str):
+            try:
+                tree = ast.parse(hint, mode="eval")
+            except SyntaxError:
+                continue
+            found.update(dict.fromkeys(node.id for node in ast.walk(tree) if isinstance(node, ast.Name)))
+    return list(found)
+
+
+def hinted_globals(annotations: Mapping[str, Any], namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the string annotations name: classes and modules only, for nothing else is a type's name."""
+    values = {name: namespace[name] for name in names_in_hints(annotations) if name in namespace}
+    return {name: value for name, value in values.items() if _is_hint(value)}
+
+
+def _is_hint(value: Any) -> bool:
+    return isinstance(value, (type, ModuleType)) or type(value).__module__ in ("typing", "types")
 
 
 def closure_values(function: FunctionType) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Callable
 from typing import Any
 
-_by_id: dict[str, weakref.ref[Any]] = {}
+_by_id: dict[str, Callable[[], Any]] = {}
 # Keyed by id(): a metaclass may define __eq__ or __hash__, so the object itself can't be a key.
-_ids: dict[int, tuple[weakref.ref[Any], str]] = {}
+_ids: dict[int, tuple[Callable[[], Any], str]] = {}
 _foreign: set[str] = set()  # ids that were made by the other side, which can therefore resolve them
 
 
@@ -76,6 +77,14 @@ def _remember(obj: Any, key: str) -> None:
         if number in ids and ids[number][0] is ref:
             del ids[number]
 
-    ref = weakref.ref(obj, forget)
+    ref = reference_to(obj, forget)
     _by_id[key] = ref
     _ids[number] = (ref, key)
+
+
+def reference_to(obj: Any, forget: Callable[[Any], None] | None = None) -> Callable[[], Any]:
+    """Return a weak reference; a strong one to what allows none, such as a type alias or a sentinel with slots."""
+    try:
+        return weakref.ref(obj, forget)
+    except TypeError:
+        return lambda: obj

@@ -7,46 +7,63 @@ use. Called by the backends and by the worker.
 
 from __future__ import annotations
 
+import copyreg
 import itertools
 import linecache
 import os
 import types
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from nbparallel.serialize import modules, references, tracker
+from nbparallel.serialize import functions, modules, references, tracker
 from nbparallel.serialize.functions import Reduction
 from nbparallel.serialize.pickler import Buffer, Pickler, dump_with, load_with
 
-_ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None), range, types.ModuleType, type(...)})
+_ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None), range, type(...)})
 _numbers = itertools.count(1)
 
 
 class Unit:
-    """One version of a piece of code, as it travels.
+    """One version of a piece of code, as it travels; whoever uses it keeps alive what a result may name.
 
     Attributes:
         number: its name on the wire, never used twice in a process.
         segments: the pickle's stream and its buffers (copied: the original may be changed in place).
     """
 
-    __slots__ = ("__weakref__", "_keep", "_snapshot", "number", "segments")
+    __slots__ = ("__weakref__", "_keep", "_version", "number", "segments")
 
-    def __init__(self, segments: tuple[Buffer, ...], keep: list[Any], snapshot: _Snapshot | None) -> None:
-        self.number = next(_numbers)
-        self.segments = segments
-        self._keep = keep  # what a result may name must not vanish while a run is under way
-        self._snapshot = snapshot
-        _alive[self.number] = self
+    def __init__(self, version: _Version) -> None:
+        self.number = version.number
+        self.segments = version.segments
+        self._version = version
+        self._keep = [ref() for ref in version.tracked]
 
     @property
     def nbytes(self) -> int:
         return sum(len(segment) for segment in self.segments)
 
-    def is_current(self) -> bool:
-        """Return whether nothing that it was made from can have changed, without pickling anything."""
-        return self._snapshot is not None and self._snapshot.holds()
+
+class _Version:
+    """What is kept of a unit while its object lives. It holds no by-value function or class: they may be dropped."""
+
+    __slots__ = ("__weakref__", "_unit", "number", "segments", "snapshot", "tracked")
+
+    def __init__(self, segments: tuple[Buffer, ...]) -> None:
+        self.number = next(_numbers)
+        self.segments = segments
+        self.tracked: list[Callable[[], Any]] = []
+        self.snapshot: _Snapshot | None = None
+        self._unit: weakref.ref[Unit] | None = None
+        _alive[self.number] = self
+
+    def unit(self) -> Unit:
+        unit = None if self._unit is None else self._unit()
+        if unit is None:
+            unit = Unit(self)
+            self._unit = weakref.ref(unit)
+        return unit
 
 
 class _Snapshot:
@@ -55,21 +72,32 @@ class _Snapshot:
     It only exists for units all of whose parts are immutable, functions or modules.
     """
 
-    __slots__ = ("functions", "names")
+    __slots__ = ("_functions", "_held", "_registered")
 
     def __init__(self) -> None:
-        self.functions: list[tuple[types.FunctionType, tuple[Any, ...]]] = []
-        self.names: list[tuple[dict[str, Any], tuple[str, ...], tuple[Any, ...]]] = []
+        # A function, its parts, its globals' names and their values: by id, because they may lead back to it.
+        self._functions: list[tuple[weakref.ref[types.FunctionType], tuple[int, ...], Any, tuple[int, ...]]] = []
+        self._held: list[Any] = []  # so that no id is used again; functions have an entry of their own
+        self._registered = _registered()
+
+    def add(self, function: types.FunctionType, names: tuple[str, ...]) -> None:
+        parts = _parts(function)
+        values = [function.__globals__.get(name, _ABSENT) for name in names]
+        self._held += [value for value in (*parts, *values) if type(value) is not types.FunctionType]
+        self._held += [value for value in (*parts, *values) if modules.travels_by_name(value)]
+        entry = (weakref.ref(function), tuple(map(id, parts)), names, tuple(map(id, values)))
+        self._functions.append(entry)
 
     def holds(self) -> bool:
-        for function, parts in self.functions:
-            for now, then in zip(_parts(function), parts, strict=True):
-                if now is not then:
-                    return False
-        for namespace, names, values in self.names:
-            for name, then in zip(names, values, strict=True):
-                if namespace.get(name, _ABSENT) is not then:
-                    return False
+        if self._registered != _registered():
+            return False
+        for ref, parts, names, values in self._functions:
+            function = ref()
+            if function is None or tuple(map(id, _parts(function))) != parts:
+                return False
+            get = function.__globals__.get
+            if tuple([id(get(name, _ABSENT)) for name in names]) != values:
+                return False
         return True
 
 
@@ -77,8 +105,16 @@ _ABSENT = object()
 
 
 def _parts(function: types.FunctionType) -> tuple[Any, ...]:
-    cells = tuple(references.closure_values(function).values()) if function.__closure__ else ()
-    return (function.__code__, function.__defaults__, function.__kwdefaults__, function.__doc__, *cells)
+    parts = (function.__code__, function.__defaults__, function.__kwdefaults__, function.__doc__)
+    if function.__kwdefaults__:
+        parts += tuple(function.__kwdefaults__.values())
+    if function.__closure__:
+        parts += tuple(references.closure_values(function).values())
+    return parts
+
+
+def _registered() -> int:
+    return len(copyreg.dispatch_table)
 
 
 class _UnitPickler(Pickler):
@@ -96,31 +132,41 @@ class _UnitPickler(Pickler):
         self.files.add(function.__code__.co_filename)
         if self.volatile:
             return
-        # Names that do not exist yet count too: defining one later makes the function another.
-        names = references.global_names(function.__code__)
-        namespace = function.__globals__
-        now = tuple(namespace.get(name, _ABSENT) for name in names)
         defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
         self.volatile = bool(function.__dict__) or not all(
             _is_frozen(value)
             for value in (*values.values(), *references.closure_values(function).values(), *defaults)
         )
-        self.snapshot.functions.append((function, _parts(function)))
-        self.snapshot.names.append((namespace, names, now))
+        # Names that do not exist yet count too: defining one later makes the function another.
+        shared = self.namespace(function.__globals__).module is not None
+        self.snapshot.add(function, () if shared else references.global_names(function.__code__))
 
     def write(self, obj: Any) -> None:
         super().write(obj)
-        self.dump(_sources(self.files))
+        self.dump((_sources(self.files), _registrations()))
 
 
 def _is_frozen(value: Any) -> bool:
     """Return whether `value` can't change, or is a function, which has an entry of its own in the snapshot."""
     cls = type(value)
-    if cls in _ATOMS or cls in (types.FunctionType, types.BuiltinFunctionType):
+    if cls in _ATOMS or cls is types.FunctionType:
         return True
+    if cls is types.BuiltinFunctionType:  # also a bound method: `rows.append`
+        return value.__self__ is None or isinstance(value.__self__, (types.ModuleType, type))
+    if cls is types.ModuleType:
+        return modules.is_importable(value.__name__) or value.__name__ == "__main__"
     if cls is tuple or cls is frozenset:
-        return all(_is_frozen(item) for item in value)
+        return all(type(item) is not types.FunctionType and _is_frozen(item) for item in value)
     return isinstance(value, type) and (value.__module__ == "builtins" or modules.travels_by_name(value))
+
+
+def _registrations() -> dict[type, Any]:
+    """Return the reducers that the notebook gave to ``copyreg.pickle``, for the results that a worker makes."""
+    return {
+        cls: reducer
+        for cls, reducer in copyreg.dispatch_table.items()
+        if isinstance(reducer, types.FunctionType) and not modules.is_importable(reducer.__module__)
+    }
 
 
 def _sources(files: set[str]) -> dict[str, list[str]]:
@@ -135,35 +181,41 @@ def _sources(files: set[str]) -> dict[str, list[str]]:
 
 # ---- the parent's side --------------------------------------------------------------------------------------------
 
-_alive: weakref.WeakValueDictionary[int, Unit] = weakref.WeakValueDictionary()
-_by_object: dict[int, tuple[weakref.ref[Any], Unit]] = {}
-_by_content: weakref.WeakValueDictionary[bytes, Unit] = weakref.WeakValueDictionary()
+_alive: weakref.WeakValueDictionary[int, _Version] = weakref.WeakValueDictionary()
+_by_object: dict[Any, tuple[weakref.ref[Any], _Version]] = {}
+_by_content: weakref.WeakValueDictionary[bytes, _Version] = weakref.WeakValueDictionary()
 
 
 def unit_of(obj: Any) -> Unit:
     """Return the unit of a callable or a class in its present version.
 
     Raises:
-        SerializationError: something in it can't travel; the message names it.
-        Exception: whatever the user's own ``__reduce__`` or ``__getstate__`` raises.
+        Exception: something in it can't travel (`explain` says what), or the user's own ``__reduce__`` raised.
     """
-    known = _by_object.get(id(obj))
-    last = None if known is None or known[0]() is not obj else known[1]
-    if last is not None and last.is_current():
-        return last
+    # A bound method is a new object each time that it is asked for: it is known by what it is bound to.
+    bound = type(obj) is types.MethodType
+    owner, key = (obj.__self__, (id(obj.__self__), id(obj.__func__))) if bound else (obj, id(obj))
+    known = _by_object.get(key)
+    last = None if known is None or known[0]() is not owner else known[1]
+    if last is not None and last.snapshot is not None and last.snapshot.holds():
+        return last.unit()
     pickler, stream, buffers = dump_with(_UnitPickler, obj)
     assert isinstance(pickler, _UnitPickler)
     if last is None:
         last = _by_content.get(stream)
-    snapshot = None if pickler.volatile else pickler.snapshot
-    if last is not None and _same(last.segments, stream, buffers):
-        last._snapshot, last._keep = snapshot, pickler.keep
-        unit = last
-    else:
-        unit = Unit((stream, *(bytearray(view) for view in buffers)), pickler.keep, snapshot)
-    _by_content[stream] = unit
-    _remember(obj, unit)
+    if last is None or not _same(last.segments, stream, buffers):
+        last = _Version((stream, *(bytearray(view) for view in buffers)))
+    last.snapshot = None if pickler.volatile or not _is_frozen(obj) else pickler.snapshot
+    last.tracked = [tracker.reference_to(tracked) for tracked in pickler.keep]
+    unit = last.unit()
+    _by_content[stream] = last
+    _remember(owner, key, last)
     return unit
+
+
+def attempt(obj: Any) -> None:
+    """Pickle `obj` as a unit is, and keep nothing: for `explain`, which only asks whether it can be done."""
+    dump_with(_UnitPickler, obj)
 
 
 def _same(segments: tuple[Buffer, ...], stream: bytes, buffers: Sequence[memoryview]) -> bool:
@@ -175,17 +227,15 @@ def _same(segments: tuple[Buffer, ...], stream: bytes, buffers: Sequence[memoryv
     )
 
 
-def _remember(obj: Any, unit: Unit) -> None:
-    number = id(obj)
-
+def _remember(owner: Any, key: Any, version: _Version) -> None:
     # The table is bound early: at interpreter exit the module's own names may be gone first.
     def forget(ref: Any, by_object: Any = _by_object) -> None:
-        known = by_object.get(number)
+        known = by_object.get(key)
         if known is not None and known[0] is ref:
-            del by_object[number]
+            del by_object[key]
 
     try:
-        _by_object[number] = (weakref.ref(obj, forget), unit)
+        _by_object[key] = (weakref.ref(owner, forget), version)
     except TypeError:  # no weak references: bound built-in methods, some extension types
         return
 
@@ -194,6 +244,9 @@ class _DataPickler(Pickler):
     def __init__(self, buffer_callback: Any) -> None:
         super().__init__(buffer_callback)
         self.units: dict[int, Unit] = {}
+
+    def claim_all(self, found: Any) -> list[types.FunctionType]:
+        return []  # each is a unit
 
     def token(self, obj: Any) -> Reduction | None:
         unit = unit_of(obj)
@@ -248,9 +301,15 @@ def load_unit(number: int) -> Any:
 
 def loads_unit(segments: Sequence[Buffer]) -> Any:
     """Rebuild a unit from its segments, and make the sources of its cells known to tracebacks."""
-    obj, unpickler = load_with(segments)
-    for file, lines in unpickler.load().items():
+    functions.publishing.active = True
+    try:
+        obj, unpickler = load_with(segments)
+        sources, registrations = unpickler.load()
+    finally:
+        functions.publishing.active = False
+    for file, lines in sources.items():
         linecache.cache[file] = (sum(map(len, lines)), None, lines, file)
+    copyreg.dispatch_table.update(registrations)
     return obj
 
 
