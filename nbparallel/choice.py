@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import operator
+import types
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -65,7 +66,9 @@ def check_function(fn: Any) -> None:
     """Raise TypeError for what can't be called in a worker."""
     if not callable(fn):
         raise TypeError(f"the first argument must be callable, not {type(fn).__name__}")
-    if inspect.iscoroutinefunction(fn):
+    # A plain function tells by itself; asking inspect costs as much as sending a small task.
+    plain = type(fn) is types.FunctionType and not fn.__code__.co_flags & inspect.CO_COROUTINE
+    if not plain and inspect.iscoroutinefunction(fn):
         name = name_of(fn)
         raise TypeError(
             f"{name} is a coroutine function: calling it only makes a coroutine. For waiting tasks, "

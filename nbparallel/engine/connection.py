@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
+import select
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -44,6 +45,10 @@ class Connection:
         self._writer = wire.Writer(process.socket)
         self._sent_units: set[int] = set()
         self._environment: Environment | None = None
+        self._written = select.poll() if hasattr(select, "poll") else None
+        for fd in process.outputs:
+            if self._written is not None:
+                self._written.register(fd, select.POLLIN)
         self._decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in process.outputs]
 
     # ---- to the worker ----
@@ -132,8 +137,10 @@ class Connection:
                 return False
 
     def relay_outputs(self) -> None:
-        for position in range(len(self.process.outputs)):
-            self.relay_output(position)
+        # One look at both, as mostly there is nothing.
+        if self._written is None or self._written.poll(0):
+            for position in range(len(self.process.outputs)):
+                self.relay_output(position)
 
 
 class Initializer:

@@ -34,7 +34,7 @@ class Environment:
         """Return what a worker needs, as plain data."""
         return {
             "folder": self.folder,
-            "path": self.path,
+            "path": ["" + entry for entry in self.path if isinstance(entry, str)],
             "variables": {key: value for key, value in os.environ.items() if key not in BLAS_VARIABLES},
             "recursion_limit": self.recursion_limit,
             "max_str_digits": self.max_str_digits,

@@ -68,6 +68,8 @@ class Engine:
         self._workers: dict[int, Connection] = {}
         self._next_worker = 0
         self._to_start = 0
+        self._unsent: set[Connection] = set()
+        self._restless = False  # whether some worker must be looked at from time to time
         self._closing = False
         self._no_start: Failure | None = None
         self._environment = environment.current()
@@ -210,11 +212,13 @@ class Engine:
     def _flush(self, worker: Connection) -> None:
         worker.flush()
         if worker.has_unsent != worker.writing:
+            self._unsent.add(worker)
             self._wake()  # only the manager's thread changes what the selector waits for
 
     def _stop(self, worker: Connection) -> None:
         if worker.stop_by is None:
             worker.stop_by = time.monotonic() + EXIT_GRACE
+            self._restless = True
             worker.put_exit()
             self._flush(worker)
 
@@ -240,16 +244,16 @@ class Engine:
             self._wake_read.recv(4096)
 
     def _main(self) -> None:
-        timeout: float | None = None
         while True:
-            ready = self._selector.select(timeout)
+            ready = self._selector.select(_LOOK_SECONDS if self._restless else None)
             with self._lock:
                 for key, mask in ready:
                     key.data(mask)
                 self._start_workers()
-                for worker in list(self._workers.values()):
-                    self._look_after(worker)
-                timeout = self._timeout()
+                if self._unsent:
+                    self._watch_for_room()
+                if self._restless:
+                    self._look_after_workers()
                 if self._closing and self._scheduler.idle:
                     for worker in self._workers.values():
                         self._stop(worker)
@@ -259,22 +263,25 @@ class Engine:
         self._wake_read.close()
         self._wake_write.close()
 
-    def _look_after(self, worker: Connection) -> None:
-        if worker.stop_by is not None and time.monotonic() > worker.stop_by:
-            worker.process.kill()
-        if worker.process.sentinel is None and worker.process.exitcode() is not None:
-            self._lost(worker)
-        elif worker.has_unsent != worker.writing:
-            worker.writing = worker.has_unsent
-            mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.writing else 0)
-            self._selector.modify(worker.process.socket, mask, functools.partial(self._on_socket, worker))
+    def _watch_for_room(self) -> None:
+        """Wait for room in the sockets of those workers to which something is left to send, and only theirs."""
+        for worker in self._unsent:
+            if worker.number in self._workers and worker.has_unsent != worker.writing:
+                worker.writing = worker.has_unsent
+                mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.writing else 0)
+                self._selector.modify(worker.process.socket, mask, functools.partial(self._on_socket, worker))
+        self._unsent.clear()
 
-    def _timeout(self) -> float | None:
-        """Return how long to wait for descriptors at most, in seconds."""
-        workers = self._workers.values()
-        if any(worker.process.sentinel is None or worker.stop_by is not None for worker in workers):
-            return _LOOK_SECONDS
-        return None
+    def _look_after_workers(self) -> None:
+        """Look at the workers that are to end, and at those whose end can't be waited for."""
+        for worker in list(self._workers.values()):
+            if worker.stop_by is not None and time.monotonic() > worker.stop_by:
+                worker.process.kill()
+            if worker.process.sentinel is None and worker.process.exitcode() is not None:
+                self._lost(worker)
+        self._restless = any(
+            worker.process.sentinel is None or worker.stop_by is not None for worker in self._workers.values()
+        )
 
     def _start_workers(self) -> None:
         while self._to_start > 0:
@@ -298,7 +305,9 @@ class Engine:
         watch(process.socket, data=functools.partial(self._on_socket, worker))
         for position, fd in enumerate(process.outputs):
             watch(fd, data=functools.partial(self._on_output, worker, position))
-        if process.sentinel is not None:
+        if process.sentinel is None:
+            self._restless = True
+        else:
             watch(process.sentinel, data=functools.partial(self._on_exit, worker))
         self._scheduler.started(number)
         worker.put_environment(self._environment)

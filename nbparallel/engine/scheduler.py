@@ -301,10 +301,11 @@ class Scheduler:
 
     def _assign(self) -> list[Action]:
         actions: list[Action] = []
-        for known in list(self._workers.values()):
-            if known.leaving and not known.chunks:
-                del self._workers[known.number]
-                actions.append(Stop(known.number))
+        for known in [known for known in self._workers.values() if known.leaving and not known.chunks]:
+            del self._workers[known.number]
+            actions.append(Stop(known.number))
+        if not any(run.ranges for run in self._runs.values()):
+            return actions + self._feed()
         # Idle workers first; then those that would soon be.
         while True:
             free = [known for known in self._workers.values() if self._has_room(known)]

@@ -249,7 +249,7 @@ def _describe(error: BaseException) -> dict[str, Any]:
     frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
     try:
         text = "".join(traceback.format_exception(type(error), error, frames))
-        message = str(error)
+        message = "" + str(error)  # of str itself, which the wire insists on
     except Exception as broken:  # a user's __str__ may raise
         text = message = f"<{type(error).__name__} whose message raised {type(broken).__name__}>"
     described = {"type": type(error).__qualname__, "message": message, "traceback": text}
