@@ -80,17 +80,19 @@ def reduce_class(pickler: Pickler, cls: type) -> Reduction:
     pickler.volatile = True  # a class's attributes may be set at any time
     shape: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     claimed: list[types.FunctionType] = []
+    base = _inherits_metaclass(cls)
+    meta = type(cls) if base is None else Step(type, base)
     if isinstance(cls, enum.EnumMeta):
         members, claimed = enums.members_of(pickler, cls)
         if "_boundary_" in vars(cls):
             shape["boundary"] = vars(cls)["_boundary_"]
-        skeleton = (make_enum, (type(cls), cls.__name__, cls.__bases__, shape, members, key))
+        skeleton = (make_enum, (meta, cls.__name__, cls.__bases__, shape, members, key))
     else:
         if "__slots__" in vars(cls):
             shape["__slots__"] = _slot_names(cls)
         if "__orig_bases__" in vars(cls):  # typing.Generic's own hook insists on it
             shape["__orig_bases__"] = vars(cls)["__orig_bases__"]
-        skeleton = (make_class, (type(cls), cls.__name__, cls.__bases__, shape, key))
+        skeleton = (make_class, (meta, cls.__name__, cls.__bases__, shape, key))
     if id(cls) in pickler.stated_classes:
         return skeleton
     return (*skeleton, _states(pickler, cls, claimed), None, None, fill_nothing)
@@ -98,6 +100,13 @@ def reduce_class(pickler: Pickler, cls: type) -> Reduction:
 
 def _is_elsewhere(cls: type) -> bool:
     return cls.__module__ == "builtins" or modules.travels_by_name(cls)
+
+
+def _inherits_metaclass(cls: type) -> type | None:
+    """Return an importable base with the same metaclass, whose own name leads nowhere (those of `ctypes`)."""
+    if _is_elsewhere(type(cls)):
+        return None
+    return next((base for base in cls.__bases__ if type(base) is type(cls) and _is_elsewhere(base)), None)
 
 
 def _lineage(pickler: Pickler, cls: type) -> list[type]:
@@ -113,7 +122,7 @@ def _lineage(pickler: Pickler, cls: type) -> list[type]:
         if known is not cls and pickler.token(known) is not None:
             return
         pickler.stated_classes.add(id(known))
-        if type(known) is not type:
+        if _inherits_metaclass(known) is None:
             visit(type(known))
         for base in known.__bases__:
             visit(base)
@@ -153,7 +162,9 @@ def _slot_names(cls: type) -> list[str]:
 def _attributes(cls: type) -> dict[str, Any]:
     slots = set(_slot_names(cls)) if "__slots__" in vars(cls) else set()
     attributes = {
-        name: value for name, value in vars(cls).items() if name not in _OF_SKELETON and name not in slots
+        name: value
+        for name, value in vars(cls).items()
+        if name not in _OF_SKELETON and name not in slots and type(value).__name__ != "CField"  # of ctypes
     }
     if "__slots__" in vars(cls):
         declared = vars(cls)["__slots__"]
@@ -177,7 +188,10 @@ def _relations(cls: type) -> dict[str, Any]:
 
 
 def _is_registered(cls: type, known: abc.ABCMeta) -> bool:
-    return issubclass(cls, known) and not any(base is known for base in cls.__mro__)
+    try:
+        return issubclass(cls, known) and not any(base is known for base in cls.__mro__)
+    except TypeError:  # an unhashable metaclass
+        return False
 
 
 def _virtual_subclasses(cls: abc.ABCMeta) -> Any:
@@ -200,9 +214,10 @@ def make_class(meta: Any, name: str, bases: tuple[type, ...], shape: dict[str, A
     if issubclass(meta, abc.ABCMeta):
         new = abc.ABCMeta.__new__  # it also makes the registry, without which isinstance() fails
     else:
-        new = next(base.__new__ for base in meta.__mro__ if not isinstance(base.__new__, types.FunctionType))
+        new = _not_in_python(meta, "__new__")
     with _no_subclass_hooks(bases):
         cls = new(meta, name, bases, dict(shape))
+        _not_in_python(meta, "__init__")(cls, name, bases, dict(shape))  # of C's own metaclasses, such as ctypes'
     return tracker.adopt(cls, key)  # type: ignore[no-any-return]
 
 
@@ -222,9 +237,16 @@ def fill_nothing(cls: type, steps: list[None]) -> None:
 
 
 def set_attributes(cls: type, attributes: dict[str, Any]) -> None:
+    set_attribute = _not_in_python(type(cls), "__setattr__")
     for name, value in attributes.items():
         if sys.version_info >= (3, 13) or name not in _ONLY_SINCE_3_13:
-            type.__setattr__(cls, name, value)
+            set_attribute(cls, name, value)
+
+
+def _not_in_python(meta: type, method: str) -> Any:
+    """Return a metaclass's method, past those written in Python, which ran when the class was defined."""
+    found = (getattr(base, method) for base in meta.__mro__)
+    return next(method for method in found if not isinstance(method, types.FunctionType))
 
 
 def end_class(cls: type, key: str, names: list[str], relations: dict[str, Any]) -> None:

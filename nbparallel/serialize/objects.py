@@ -65,7 +65,7 @@ def _plain_state(obj: Any) -> Any:
         for name, value in vars(cls).items()
         if isinstance(value, types.MemberDescriptorType) and hasattr(obj, name)
     }
-    return (dict(getattr(obj, "__dict__", {})), slots)
+    return (getattr(obj, "__dict__", None), slots)
 
 
 def make_named(cls: type, key: str) -> Any:

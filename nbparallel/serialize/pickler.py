@@ -132,7 +132,7 @@ class Pickler(pickle.Pickler):
             for family, of_family in _FAMILIES.items():
                 if issubclass(cls, family):
                     return of_family(self, obj)
-        if cls in _registered_with_dill():
+        if cls in registered_with_dill():
             return _by_dill(self, obj)
         if type(cls.__reduce__) is types.FunctionType or type(cls.__reduce_ex__) is types.FunctionType:
             if cls not in copyreg.dispatch_table:
@@ -240,14 +240,15 @@ def load_with(segments: Sequence[Buffer]) -> tuple[Any, pickle.Unpickler]:
     return unpickler.load(), unpickler
 
 
-def _registered_with_dill() -> dict[type, Any]:
+def registered_with_dill() -> dict[type, Any]:
     """Return the savers that users gave to ``dill.register``; empty while dill is not imported."""
     dill = sys.modules.get("dill._dill")
     if dill is None:
         return {}
     global _user_savers, _dispatch_size
     dispatch = dill.Pickler.dispatch
-    if len(dispatch) != _dispatch_size:
+    changed = any(dispatch.get(cls) is not saver for cls, saver in _user_savers.items())
+    if changed or len(dispatch) != _dispatch_size:
         _dispatch_size = len(dispatch)
         _user_savers = {
             cls: saver

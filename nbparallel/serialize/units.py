@@ -18,7 +18,7 @@ from typing import Any
 
 from nbparallel.serialize import functions, modules, references, tracker
 from nbparallel.serialize.functions import Reduction
-from nbparallel.serialize.pickler import Buffer, Pickler, dump_with, load_with
+from nbparallel.serialize.pickler import Buffer, Pickler, dump_with, load_with, registered_with_dill
 
 _ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None), range, type(...)})
 _numbers = itertools.count(1)
@@ -113,8 +113,8 @@ def _parts(function: types.FunctionType) -> tuple[Any, ...]:
     return parts
 
 
-def _registered() -> int:
-    return len(copyreg.dispatch_table)
+def _registered() -> list[Any]:
+    return [*copyreg.dispatch_table.values(), *registered_with_dill().values()]
 
 
 class _UnitPickler(Pickler):
@@ -160,13 +160,14 @@ def _is_frozen(value: Any) -> bool:
     return isinstance(value, type) and (value.__module__ == "builtins" or modules.travels_by_name(value))
 
 
-def _registrations() -> dict[type, Any]:
-    """Return the reducers that the notebook gave to ``copyreg.pickle``, for the results that a worker makes."""
-    return {
-        cls: reducer
-        for cls, reducer in copyreg.dispatch_table.items()
+def _registrations() -> list[tuple[str, type, Any]]:
+    """Return the reducers that the notebook registered, by module, for the results that a worker makes."""
+    return [
+        (registry, cls, reducer)
+        for registry, table in (("copyreg", copyreg.dispatch_table), ("dill", registered_with_dill()))
+        for cls, reducer in table.items()
         if isinstance(reducer, types.FunctionType) and not modules.is_importable(reducer.__module__)
-    }
+    ]
 
 
 def _sources(files: set[str]) -> dict[str, list[str]]:
@@ -309,7 +310,13 @@ def loads_unit(segments: Sequence[Buffer]) -> Any:
         functions.publishing.active = False
     for file, lines in sources.items():
         linecache.cache[file] = (sum(map(len, lines)), None, lines, file)
-    copyreg.dispatch_table.update(registrations)
+    for registry, cls, reducer in registrations:
+        if registry == "copyreg":
+            copyreg.dispatch_table[cls] = reducer
+        else:
+            from dill._dill import Pickler as DillPickler
+
+            DillPickler.dispatch[cls] = reducer
     return obj
 
 
