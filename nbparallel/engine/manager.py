@@ -23,7 +23,7 @@ from typing import Any
 
 from nbparallel.engine import environment, scheduler
 from nbparallel.engine.connection import Connection, Initializer, load_failure, load_values
-from nbparallel.engine.process import WorkerProcess
+from nbparallel.engine.process import WorkerProcess, prepare
 from nbparallel.engine.work import Failure, Gate, Work
 from nbparallel.errors import SerializationError
 from nbparallel.resources import blas_environment
@@ -55,8 +55,8 @@ class Engine:
         max_tasks_per_worker: int | None = None,
         initializer: tuple[Callable[..., Any], tuple[Any, ...]] | None = None,
     ) -> None:
+        prepare(start_method)  # it starts while this process pickles the first function
         self.start_method = start_method
-        self.made_in = os.getpid()
         self._variables = blas_environment(threads_for, os.environ)
         self._initializer = None if initializer is None else Initializer(*initializer)
         self._lock = Gate()

@@ -14,7 +14,6 @@ import select
 import signal
 import socket
 import struct
-import subprocess
 import sys
 from typing import Any
 
@@ -33,6 +32,8 @@ class Nursery:
     """The parent's side: one process for all engines of this kernel."""
 
     def __init__(self, command: list[str]) -> None:
+        import subprocess  # not at the top: the nursery itself must start fast, and starts nothing
+
         self._control, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(

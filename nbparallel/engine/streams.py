@@ -1,14 +1,13 @@
 """Random streams per task: task i draws from stream i, whatever the workers, the chunks and the order.
 
 Stream i of a seed is NumPy's ``SeedSequence(seed, spawn_key=(i,))`` (O'Neill's seed sequence, as NumPy documents for
-parallel streams); it seeds `rng` and NumPy's legacy global state. ``random`` is seeded with a SHA-512 of seed and index,
+parallel streams); it seeds `rng` and NumPy's legacy global state. ``random`` is seeded with a text of seed and index,
 so that its draws are the same where NumPy is absent. Called by `worker` and by the in-process backends.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import random
 import sys
 import threading
@@ -88,7 +87,7 @@ def seeded(call: Callable[[Any], Any], seed: int, scope: str = "process") -> Cal
 
 
 def _seed_globals(seed: int, index: int) -> None:
-    random.seed(hashlib.sha512(f"nbparallel {seed} {index}".encode()).digest())
+    random.seed(f"nbparallel {seed} {index}")  # of a text, `random` takes the SHA-512
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed(numpy.random.SeedSequence(seed, spawn_key=(index,)).generate_state(8))
