@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nbparallel.errors import SerializationError, short_repr
 from nbparallel.serialize import modules, references
+
+if TYPE_CHECKING:
+    from nbparallel.errors import SerializationError
 
 #: The deepest path that is searched; beyond it the message names the last object reached.
 MAX_DEPTH = 12
@@ -48,6 +50,9 @@ def explain(error: BaseException, obj: Any, dumps: Callable[[Any], object], root
         dumps: pickles one object the same way; only whether it raises counts.
         root: what the user calls `obj`: a function's name, or "argument 3".
     """
+    # Not at the top: a worker imports this module at its start, and never explains.
+    from nbparallel.errors import SerializationError, short_repr
+
     path, culprit = _find(obj, dumps, root, set(), 0)
     kind = type(culprit)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
@@ -89,6 +94,8 @@ def _fails(obj: Any, dumps: Callable[[Any], object]) -> bool:
 
 
 def _children(obj: Any) -> Iterator[tuple[str, Any]]:
+    from nbparallel.errors import short_repr
+
     if isinstance(obj, types.FunctionType):
         if modules.travels_by_name(obj):
             return

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
-import site
 import sys
-import sysconfig
 from types import ModuleType
 from typing import Any
 
@@ -71,6 +69,9 @@ def _name_in_spec(module: ModuleType) -> str | None:
 
 @functools.cache
 def _installed_prefixes() -> tuple[str, ...]:
+    import site  # neither at the top: only the parent asks
+    import sysconfig
+
     paths = sysconfig.get_paths()
     roots = {paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")}
     roots.update(site.getsitepackages() if hasattr(site, "getsitepackages") else ())
