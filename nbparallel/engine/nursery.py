@@ -15,6 +15,7 @@ import signal
 import socket
 import struct
 import sys
+import threading
 from typing import Any
 
 ENTRY = (
@@ -41,6 +42,10 @@ class Nursery:
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
             )
+        # ipykernel ends all children before itself, and waits for those that it finds, dead ones included: somebody
+        # must take note of the end at once, or each shutdown and restart of the kernel lasts seconds.
+        reaper = threading.Thread(target=self._process.wait, name="nbparallel-nursery-reaper", daemon=True)
+        reaper.start()
 
     @property
     def pid(self) -> int:

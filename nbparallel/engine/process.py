@@ -230,6 +230,7 @@ def _ask_nursery(
             with _nursery_lock:
                 return _nursery.fork(descriptors, environment)
         except (OSError, EOFError):  # it died between the check and the request
+            close_nursery()
             if attempt == 2:
                 raise
     raise AssertionError("not reached")
