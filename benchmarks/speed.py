@@ -28,46 +28,51 @@ def job(_):
     return res
 """
 
-#: What a peer needs before the clock runs, and how it maps, calls once, and ends.
+#: What a peer imports, how it makes `map_(function, inputs)`, and how `submit(function, input)`, for which
+#: ``.result()`` waits.
 PEERS = {
     "nbparallel": (
         "from nbparallel import Executor, pmap",
-        "pool = Executor(2)\nmap_ = lambda f, xs: pmap(f, xs, workers=2, progress=False)",
+        "map_ = lambda f, xs: pmap(f, xs, workers=2, progress=False)",
+        "submit = Executor(2).submit",
     ),
     "loky": (
         "import loky",
-        "pool = loky.get_reusable_executor(2)\nmap_ = lambda f, xs: list(pool.map(f, xs, chunksize=-(-len(xs) // 8)))",
+        "map_ = lambda f, xs: list(loky.get_reusable_executor(2).map(f, xs, chunksize=-(-len(xs) // 8)))",
+        "submit = loky.get_reusable_executor(2).submit",
     ),
     "joblib": (
         "from joblib import Parallel, delayed",
-        "pool = None\nmap_ = lambda f, xs: Parallel(2)(delayed(f)(x) for x in xs)",
+        "map_ = lambda f, xs: Parallel(2)(delayed(f)(x) for x in xs)",
+        "",
     ),
     "standard Pool, fork": (
-        "import multiprocessing",
-        "class Calls:\n"
-        "    def __init__(self): self.pool = multiprocessing.get_context('fork').Pool(2)\n"
-        "    def submit(self, f, x):\n"
-        "        class R: result = self.pool.apply_async(f, (x,)).get\n"
-        "        return R\n"
-        "pool = Calls()\n"
-        "map_ = pool.pool.map",
+        "import multiprocessing, types",
+        "map_ = multiprocessing.get_context('fork').Pool(2).map",
+        "pool = multiprocessing.get_context('fork').Pool(2)\n"
+        "submit = lambda f, x: types.SimpleNamespace(result=pool.apply_async(f, (x,)).get)",
     ),
     "standard futures, fork": (
         "import multiprocessing\nfrom concurrent.futures import ProcessPoolExecutor",
         "pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context('fork'))\n"
         "map_ = lambda f, xs: list(pool.map(f, xs, chunksize=-(-len(xs) // 8)))",
+        "submit = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context('fork')).submit",
     ),
 }
 
 #: Measure to (what it tells, its unit, the script after the peer's own lines; ``began`` is before its pool is made).
 MEASURES = {
-    "first": ("start to first result in a fresh process", "ms", "map_(identity, [1, 2])\nvalue = (clock() - began) * 1e3"),
+    "first": (
+        "start to first result in a fresh process",
+        "ms",
+        "map_(identity, [1, 2])\nvalue = (clock() - began) * 1e3",
+    ),
     "task": (
         "one warm task: submit and wait",
         "µs",
-        "[pool.submit(identity, i).result() for i in range(200)]\n"
+        "[submit(identity, i).result() for i in range(200)]\n"
         "began = clock()\n"
-        "[pool.submit(identity, i).result() for i in range(1000)]\n"
+        "[submit(identity, i).result() for i in range(1000)]\n"
         "value = (clock() - began) * 1e3",
     ),
     "tiny": (
@@ -88,8 +93,10 @@ MEASURES = {
 
 def measure(peer: str, name: str) -> float | None:
     """Return one figure, taken in an interpreter of its own; `None` if the peer can't do it."""
-    before, pool = PEERS[peer]
-    lines = [PRELUDE, before, "began = clock()", pool, MEASURES[name][2], "print('value', value, flush=True)"]
+    imports, mapper, submitter = PEERS[peer]
+    script = MEASURES[name][2]
+    maker = submitter if "submit(" in script else mapper
+    lines = [PRELUDE, imports, "began = clock()", maker, script, "print('value', value, flush=True)"]
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=600, check=False
     )
@@ -114,12 +121,16 @@ def compare(names: Iterable[str], repeats: int) -> None:
                 print(f"  {peer:24} {'-':>10}")
                 continue
             median = statistics.median(values)
-            print(f"  {peer:24} {median:10.2f}   {median / own:6.2f} × nbparallel   ({min(values):.2f}–{max(values):.2f})")
+            print(
+                f"  {peer:24} {median:10.2f}   {median / own:6.2f} × nbparallel   ({min(values):.2f}–{max(values):.2f})"
+            )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="nbparallel against its peers, in one run.")
-    parser.add_argument("measures", nargs="*", default=list(MEASURES), metavar="measure", help=", ".join(MEASURES))
+    parser.add_argument(
+        "measures", nargs="*", default=list(MEASURES), metavar="measure", help=", ".join(MEASURES)
+    )
     parser.add_argument("--repeats", type=int, default=5, help="how often each figure is taken (default 5)")
     options = parser.parse_args()
     unknown = set(options.measures) - set(MEASURES)
