@@ -29,6 +29,8 @@ def reduce_exception(pickler: Pickler, error: BaseException) -> Reduction:
     else:
         base = builtin_base(cls)
         _, base_args, *rest = base.__reduce__(error)
+        if isinstance(error, BaseExceptionGroup):  # args are those of the class's own constructor
+            base_args = (error.message, list(error.exceptions))
         build, args = make_exception, (cls, base, base_args, error.args)
         own_state = {**_slots(error), **(rest[0] if rest and rest[0] else {})}
     state = {
@@ -61,7 +63,7 @@ def make_exception(
     # Some built-in classes set their attributes here (the errno, the code of an exit) and want their own arguments.
     with contextlib.suppress(TypeError):
         base.__init__(error, *base_args)
-    error.args = args
+    object.__setattr__(error, "args", args)  # past the __setattr__ of a frozen dataclass
     return error
 
 
@@ -74,9 +76,9 @@ def fill_exception(error: BaseException, state: dict[str, Any]) -> None:
             parts = own_state if isinstance(own_state, tuple) else (own_state,)
             for name, value in ((name, part[name]) for part in parts if part for name in part):
                 try:
-                    setattr(error, name, value)
+                    object.__setattr__(error, name, value)
                 except AttributeError:  # a property of the same name
                     error.__dict__[name] = value
-    error.__cause__ = state["cause"]
-    error.__context__ = state["context"]
-    error.__suppress_context__ = state["suppress"]
+    object.__setattr__(error, "__cause__", state["cause"])
+    object.__setattr__(error, "__context__", state["context"])
+    object.__setattr__(error, "__suppress_context__", state["suppress"])

@@ -101,8 +101,9 @@ def _state(pickler: Pickler, function: types.FunctionType) -> dict[str, Any]:
 
 
 def annotations_of(obj: Any) -> dict[str, Any]:
+    """Return the annotations of a function, or those that a class has already: asking a class for them adds some."""
     try:
-        found = obj.__annotations__
+        found = vars(obj).get("__annotations__") if isinstance(obj, type) else obj.__annotations__
     except Exception:  # from 3.14 on they are evaluated when asked for, and may name what does not exist
         return {}
     return found if isinstance(found, dict) else {}
