@@ -128,9 +128,7 @@ def compare(names: Iterable[str], repeats: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="nbparallel against its peers, in one run.")
-    parser.add_argument(
-        "measures", nargs="*", default=list(MEASURES), metavar="measure", help=", ".join(MEASURES)
-    )
+    parser.add_argument("measures", nargs="*", default=list(MEASURES), metavar="measure", help=", ".join(MEASURES))
     parser.add_argument("--repeats", type=int, default=5, help="how often each figure is taken (default 5)")
     options = parser.parse_args()
     unknown = set(options.measures) - set(MEASURES)

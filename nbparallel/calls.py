@@ -33,10 +33,10 @@ class Calls:
     """An endless run of single calls (`engine.work.Work`)."""
 
     style = "call"
-    chunksize = 1
+    chunksize: int | None = 1
     streams = False
     stop_on_error = False
-    seed = None
+    seed: int | None = None
 
     def __init__(self, backend: Backend, width: int) -> None:
         self.number = next_number()
@@ -72,6 +72,8 @@ class Calls:
             call.future.cancel()
 
     # ---- engine.work.Work ----
+
+    # What these methods are for, `Work` says.
 
     def payload(self, start: int, stop: int) -> Payload | None:
         call = self._waiting[start]

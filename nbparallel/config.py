@@ -101,14 +101,14 @@ def resolve_workers(workers: int | None) -> int:
 
 
 def check_start_method(start_method: str) -> str:
+    """Return a start method that this system has, or raise ValueError."""
     if start_method not in START_METHODS:
-        raise ValueError(
-            f"unknown start method {start_method!r}; this system has: {', '.join(START_METHODS)}"
-        )
+        raise ValueError(f"unknown start method {start_method!r}; this system has: {', '.join(START_METHODS)}")
     return start_method
 
 
 def check_progress(progress: Any) -> Progress:
+    """Return whether a bar is shown, or raise ValueError."""
     if progress not in ("auto", True, False):
         raise ValueError(f"progress must be True, False or 'auto', not {progress!r}")
     return progress  # type: ignore[no-any-return]

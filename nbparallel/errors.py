@@ -72,7 +72,7 @@ class TaskError(NBParallelError):
         message: str,
         *,
         index: int | None = None,
-        input: tuple[Any, ...] | None = None,  # noqa: A002 - the word of the public design
+        input: tuple[Any, ...] | None = None,
         error: BaseException | None = None,
         traceback: str = "",
         call: Callable[[], Any] | None = None,

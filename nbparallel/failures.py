@@ -14,9 +14,7 @@ from nbparallel.errors import SerializationError, TaskError, WorkerCrashed, shor
 from nbparallel.serialize import DYNAMIC_LOOKUPS, global_names, name_of
 
 
-def task_error(
-    failure: Failure, function: Callable[..., Any], style: str, index: int, item: Any
-) -> TaskError:
+def task_error(failure: Failure, function: Callable[..., Any], style: str, index: int, item: Any) -> TaskError:
     """Return the `TaskError` of a failed task.
 
     Args:

@@ -25,6 +25,7 @@ class SequenceInput:
         self.total: int | None = min(len(column) for column in columns)
 
     def items(self, start: int, stop: int) -> Sequence[Any]:
+        """Return inputs `start` to `stop`."""
         if len(self._columns) == 1:
             return self._columns[0][start:stop]
         return list(zip(*(column[start:stop] for column in self._columns), strict=False))
@@ -66,12 +67,15 @@ class IteratorInput:
 
     @property
     def pulled(self) -> int:
+        """How many items were taken from the user's iterator."""
         return self._count
 
     def items(self, start: int, stop: int) -> Sequence[Any]:
+        """Return inputs `start` to `stop`, which were pulled and not released."""
         return [self._items[index] for index in range(start, stop)]
 
     def release(self, start: int, stop: int) -> None:
+        """Forget inputs whose outcome is known."""
         for index in range(start, stop):
             self._items.pop(index, None)
 

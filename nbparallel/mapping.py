@@ -168,6 +168,7 @@ def _make_run(
 
 
 def check_seed(seed: Any) -> int | None:
+    """Return a seed, or raise what a wrong one deserves."""
     if seed is None:
         return None
     number = operator.index(seed)

@@ -16,17 +16,17 @@ from nbparallel.choice import check_chunksize, check_function, open_backend
 from nbparallel.engine.work import Backend
 from nbparallel.inputs import IteratorInput, make_input
 from nbparallel.run import Run
-
-#: How many chunks of `Pool.imap` may be under way or wait to be read, per worker, before its input is left alone:
-#: twice what a worker is sent ahead of tiny tasks.
-IMAP_AHEAD = 32
+from nbparallel.stream import Stream
 
 
 class AsyncResult:
     """What the asynchronous methods of a `Pool` return, as in the standard library."""
 
     def __init__(
-        self, future: Future[Any], callback: Callable[[Any], Any] | None, error_callback: Callable[[Any], Any] | None
+        self,
+        future: Future[Any],
+        callback: Callable[[Any], Any] | None,
+        error_callback: Callable[[Any], Any] | None,
     ) -> None:
         self._future = future
         self._callback = callback
@@ -249,41 +249,29 @@ class Pool:
         if self._state != "RUN":
             raise ValueError("Pool not running")
 
-    def _run(
-        self,
-        func: Callable[..., Any],
-        iterable: Iterable[Any],
-        chunksize: int | None,
-        style: str,
-        window: int | None = None,
-    ) -> Run:
+    def _run(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None, style: str) -> Run:
         self._check_running()
         check_function(func)
-        inputs = make_input([iterable])
         size = check_chunksize(chunksize)
-        return Run(func, inputs, self._backend, self._width, style=style, chunksize=size, window=window)
+        return Run(func, make_input([iterable]), self._backend, self._width, style=style, chunksize=size)
 
-    def _stream(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None) -> Run:
+    def _stream(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None) -> Stream:
         self._check_running()
         check_function(func)
         size = check_chunksize(chunksize)
-        inputs = IteratorInput([iter(iterable)])
-        window = self._width * IMAP_AHEAD * (size or 1)
-        run = Run(
-            func, inputs, self._backend, self._width, chunksize=size, window=window, stop_on_error=False
-        )
-        run.start(background=True)
-        return run
+        stream = Stream(func, IteratorInput([iter(iterable)]), self._backend, self._width, chunksize=size)
+        stream.start(background=True)
+        return stream
 
 
 class IMapIterator(collections.abc.Iterator[Any]):
     """The results of `Pool.imap`, in the order of the input."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
         self._index = 0
-        # A reader that goes away lets its run go.
-        weakref.finalize(self, run.drop).atexit = False
+        # A reader that goes away lets its tasks go.
+        weakref.finalize(self, stream.drop).atexit = False
 
     def next(self, timeout: float | None = None) -> Any:
         """Return the next result.
@@ -301,34 +289,30 @@ class IMapIterator(collections.abc.Iterator[Any]):
         except TimeoutError:
             raise multiprocessing.TimeoutError from None
         if index is None:
-            self._run.raise_if_cut_short()
+            self._stream.raise_if_cut_short()
             raise StopIteration
-        return self._run.take(index)
+        return self._stream.take(index)
 
     __next__ = next
 
     def _next_index(self, timeout: float | None) -> int | None:
-        index = self._index
-        if not self._run.await_(lambda: self._run.has(index), timeout):
+        if not self._stream.await_result(self._index, timeout):
             return None
         self._index += 1
-        return index
+        return self._index - 1
 
 
 class IMapUnorderedIterator(IMapIterator):
     """The results of `Pool.imap_unordered`, in the order in which they arrive."""
 
-    def __init__(self, run: Run) -> None:
-        super().__init__(run)
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(stream)
         self._arrived: list[int] = []
 
     def _next_index(self, timeout: float | None) -> int | None:
         if not self._arrived:
-            if not self._run.await_(lambda: self._run.has_arrivals, timeout):
-                return None
-            first, count = self._run.take_arrivals()
-            self._arrived = list(range(first + count - 1, first - 1, -1))
-        return self._arrived.pop()
+            self._arrived = self._stream.await_arrivals(timeout)[::-1]
+        return self._arrived.pop() if self._arrived else None
 
 
 def _in_background(

@@ -206,9 +206,7 @@ def _affinity() -> int:
         return os.cpu_count() or 1
 
 
-def _core_bound(
-    affinity: int, host: int, quota: _Bound | None, environ: Mapping[str, str], platform: str
-) -> _Bound:
+def _core_bound(affinity: int, host: int, quota: _Bound | None, environ: Mapping[str, str], platform: str) -> _Bound:
     """Return the tightest bound on cores, rounded up to a whole number; of equals, the first named wins."""
     bounds = [_Bound(host, "all cores of the machine")]
     if affinity != host:

@@ -1,0 +1,346 @@
+"""The inside of a run: what a backend executes, and what the thread that waits for it does meanwhile.
+
+That thread drives the run: it pulls the input and prints the output, so that both happen where the user's code is. A
+run that nobody waits for has a thread that pulls, and prints from wherever output arrives. `run.Run` and
+`stream.Stream` are executions; they differ in what becomes of the results.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
+from typing import Any
+
+from nbparallel.engine.work import Backend, Failure, Payload, next_number
+from nbparallel.errors import TaskError
+from nbparallel.failures import exception_of, task_error
+from nbparallel.inputs import Input, IteratorInput
+from nbparallel.serialize import name_of
+
+# On Windows a lock that is waited for without a limit can't be interrupted.
+_WAIT_SECONDS = 0.1 if sys.platform == "win32" else None
+
+
+class Execution:
+    """Tasks on their way through a backend (`engine.work.Work`).
+
+    Args:
+        function: the user's.
+        inputs: what it is called with.
+        backend: where the tasks go.
+        width: how many may run at once.
+        style: how an input holds the arguments: ``"one"`` or ``"star"``.
+        chunksize: tasks that travel together; `None` to measure.
+        stop_on_error: whether a failed task ends the run.
+        seed: of the tasks' random streams.
+        label: what it is called in its bar and summary; by default the function's name.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        inputs: Input,
+        backend: Backend,
+        width: int,
+        *,
+        style: str = "one",
+        chunksize: int | None = None,
+        stop_on_error: bool = True,
+        seed: int | None = None,
+        label: str | None = None,
+    ) -> None:
+        self.number = next_number()
+        self.style = style
+        self.width = width
+        self.chunksize = chunksize
+        self.stop_on_error = stop_on_error
+        self.seed = seed
+        self.streams = inputs.streams
+        self.label = label or name_of(function)
+        self.total = inputs.total
+        self.failures: dict[int, TaskError] = {}
+        self._function = function
+        self._inputs = inputs
+        self._backend = backend
+        self._prepared: Any = None
+        self._submitted = False
+        self._wanted = 0  # how many inputs the backend asked for
+        self._changed = threading.Condition(threading.Lock())
+        self._finished = False
+        self._cancelled = False
+        self._input_error: BaseException | None = None
+        self._offered = 0
+        self._done_count = 0
+        self._output: deque[tuple[int, str]] = deque()
+        self._drivers = 0
+        self._pulls_in_background = False
+        self._context = contextvars.copy_context()
+        self._callbacks: list[Callable[[Any], Any]] = []
+        self._listeners: list[Callable[[], None]] = []
+        self._began = time.perf_counter()
+        self._ended: float | None = None
+
+    # ---- its state ----
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is waiting or under way any more."""
+        return self._finished
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self._cancelled
+
+    @property
+    def completed(self) -> int:
+        """How many tasks have an outcome."""
+        return self._done_count
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, or has taken so far."""
+        return (self._ended or time.perf_counter()) - self._began
+
+    def summary(self) -> str:
+        """Return one line on how it went, such as ``"98 ok, 2 failed in 1.2 s"``."""
+        counts = [f"{self._done_count - len(self.failures)} ok"]
+        if self.failures:
+            counts.append(f"{len(self.failures)} failed")
+        left = (self.total or self._done_count) - self._done_count
+        if left:
+            counts.append(f"{left} {'not run' if self._finished else 'to go'}")
+        return f"{', '.join(counts)} in {_duration(self.seconds)}"
+
+    def cancel(self) -> bool:
+        """Drop the tasks that have not begun and end those that have; finished results stay.
+
+        Returns:
+            Whether there was anything to cancel.
+        """
+        return self._cancel(abort=True)
+
+    def _cancel(self, *, abort: bool) -> bool:
+        with self._changed:
+            if self._finished:
+                return False
+            self._cancelled = True
+            never_began = not self._submitted
+        if never_began:
+            self.finish()
+            self.deliver()
+        else:
+            self._backend.cancel(self, abort=abort)
+        return True
+
+    def _raise_if_failed(self) -> None:
+        if self._input_error is not None:
+            raise self._input_error
+        if self.failures and self.stop_on_error:
+            raise exception_of(self.failures[min(self.failures)])
+        if self._cancelled:
+            raise CancelledError(f"{self.label} was cancelled: {self.summary()}")
+
+    # ---- driving: pulling input, printing output ----
+
+    def start(self, *, background: bool) -> None:
+        """Hand the tasks to the backend.
+
+        Args:
+            background: whether nobody may be waiting: input that must be pulled then gets a thread.
+
+        Raises:
+            SerializationError: the function can't travel; nothing was started.
+        """
+        self._prepared = self._backend.prepare(self._function)
+        if isinstance(self._inputs, IteratorInput):
+            self._wanted = 1
+            self._pulls_in_background = background
+            if background:
+                name = f"nbparallel-input-{self.label}"
+                threading.Thread(target=self._pull_until_finished, name=name, daemon=True).start()
+        else:
+            self._offer(self._inputs.total or 0, last=True)
+
+    def drive(self, until: Callable[[], bool], timeout: float | None = None, beat: float | None = None) -> bool:
+        """Wait in this thread until something is the case, doing meanwhile what the run needs.
+
+        Args:
+            until: asked after each change.
+            timeout: seconds.
+            beat: return False after so many seconds without an end, for the caller to move its bar.
+
+        Raises:
+            TimeoutError: it was not the case in time.
+        """
+        limit = None if timeout is None else time.monotonic() + timeout
+        next_beat = None if beat is None else time.monotonic() + beat
+        self._drivers += 1
+        try:
+            while True:
+                with self._changed:
+                    while not (until() or self._output or self._must_pull()):
+                        now = time.monotonic()
+                        if limit is not None and now >= limit:
+                            raise TimeoutError(f"{self.label} is not finished: {self.summary()}")
+                        if next_beat is not None and now >= next_beat:
+                            return False
+                        ends = [each - now for each in (limit, next_beat) if each is not None]
+                        self._changed.wait(min([*ends, *([_WAIT_SECONDS] if _WAIT_SECONDS else [])], default=None))
+                    met = until()
+                self._print()
+                if met:
+                    return True
+                if self._must_pull():
+                    self._pull()
+        finally:
+            self._drivers -= 1
+            self._print()
+
+    def _await(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Wait until `condition` or the end; return whether it is the case."""
+        self.drive(lambda: condition() or self._finished, timeout)
+        return condition()
+
+    def _room(self) -> int | None:
+        """Return how many more inputs may be pulled before results are read; `None`: any number."""
+        return None
+
+    def _must_pull(self) -> bool:
+        return self._wanted > 0 and not self._pulls_in_background and self._room() != 0
+
+    def _pull(self) -> None:
+        assert isinstance(self._inputs, IteratorInput)
+        with self._changed:
+            room = self._room()
+            count, self._wanted = self._wanted if room is None else min(self._wanted, room), 0
+        before = self._inputs.pulled
+        try:
+            pulled, last = self._inputs.pull(count)
+        except BaseException as error:
+            # What was pulled before is still run; an interrupt of the pulling thread goes on to its caller.
+            self._input_error = error
+            self._offer(self._inputs.pulled - before, last=True)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            self._offer(pulled, last=last)
+
+    def _pull_until_finished(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._finished or (self._wanted and self._room() != 0))
+            if self._finished:
+                return
+            self._pull()
+
+    def _offer(self, count: int, *, last: bool) -> None:
+        with self._changed:
+            self._offered += count
+            self._expect(count)
+            if isinstance(self._inputs, IteratorInput) and last:
+                self.total = self._inputs.pulled
+            begins = not self._submitted and not (last and count == 0)
+            self._submitted = self._submitted or begins
+        if begins:
+            self._backend.submit(self)
+        if self._submitted:
+            self._backend.offer(self, count, last=last)
+        else:  # an empty input: no worker is started for it
+            self.finish()
+            self.deliver()
+
+    def _expect(self, count: int) -> None:
+        """Make room for the results of `count` more tasks; called with the lock."""
+
+    def _print(self) -> None:
+        while self._output:
+            try:
+                stream, text = self._output.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            parts = [text]
+            while self._output and self._output[0][0] == stream:
+                parts.append(self._output.popleft()[1])
+            target = sys.stdout if stream == 1 else sys.stderr
+            self._context.copy().run(target.write, "".join(parts))
+            target.flush()
+
+    # ---- what backends ask (engine.work.Work) ----
+
+    def payload(self, start: int, stop: int) -> Payload | None:
+        """Return tasks to execute."""
+        return Payload(self._prepared, self._inputs.items(start, stop))
+
+    def settle(self, first: int, values: Sequence[Any], failures: dict[int, Failure], seconds: float) -> None:
+        """Take outcomes."""
+        if self._cancelled and any(failure.crashed for failure in failures.values()):
+            return  # what its own end breaks is no news
+        for index, failure in failures.items():
+            item = self._inputs.items(index, index + 1)[0]
+            self.failures[index] = task_error(failure, self._function, self.style, index, item)
+        with self._changed:
+            self._store(first, values)
+            self._done_count += len(values)
+        self._inputs.release(first, first + len(values))
+        if failures and self.stop_on_error:
+            self._backend.cancel(self, abort=False)
+
+    def _store(self, first: int, values: Sequence[Any]) -> None:
+        """Keep results; called with the lock."""
+        raise AssertionError("each kind of execution stores in its own way")
+
+    def give_up(self, why: Failure) -> None:
+        """Fail the tasks that have no outcome: none can be run."""
+        for index in range(self._offered):
+            if not self._has_outcome(index):
+                self.settle(index, [None], {index: why}, 0.0)
+                if self.stop_on_error:
+                    return
+
+    def _has_outcome(self, index: int) -> bool:
+        raise AssertionError("each kind of execution stores in its own way")
+
+    def hungry(self, count: int) -> None:
+        """Take note that more inputs are wanted."""
+        with self._changed:
+            self._wanted = count
+
+    def write(self, index: int, stream: int, text: str) -> None:
+        """Take what a task printed."""
+        self._output.append((stream, text))
+
+    def finish(self) -> None:
+        """Take note of the end."""
+        with self._changed:
+            self._finished = True
+            self._ended = time.perf_counter()
+
+    def deliver(self) -> None:
+        """Wake whoever waits."""
+        if not self._drivers:
+            self._print()
+        with self._changed:
+            self._changed.notify_all()
+            callbacks: list[Callable[[Any], Any]] = []
+            if self._finished:
+                callbacks, self._callbacks = self._callbacks, []
+        for listener in list(self._listeners):
+            listener()
+        for callback in callbacks:
+            callback(self)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.0f} µs"
+    if seconds < 1:
+        return f"{seconds * 1e3:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min"

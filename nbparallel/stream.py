@@ -1,0 +1,76 @@
+"""`Stream`: an execution whose results are read once and forgotten, for ``Pool.imap`` over endless input."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from nbparallel.execution import Execution
+from nbparallel.failures import exception_of
+
+#: How many chunks may be under way or wait to be read, per worker, before the input is left alone: twice what a worker
+#: is sent ahead of tiny tasks.
+CHUNKS_AHEAD = 32
+
+
+class Stream(Execution):
+    """Results that pass by."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, stop_on_error=False, **options)
+        self._values: dict[int, Any] = {}
+        self._arrivals: deque[tuple[int, int]] = deque()
+        self._read = 0
+        self._window = CHUNKS_AHEAD * self.width * (self.chunksize or 1)
+
+    def await_result(self, index: int, timeout: float | None) -> bool:
+        """Wait until a result can be taken.
+
+        Returns:
+            False if there is none: the input ended before.
+
+        Raises:
+            TimeoutError: it is not there after `timeout` seconds.
+        """
+        return self._await(lambda: index in self._values, timeout)
+
+    def await_arrivals(self, timeout: float | None) -> list[int]:
+        """Wait for the next outcomes that nobody has been told of, and return their indices; none at the end."""
+        if not self._await(lambda: bool(self._arrivals), timeout):
+            return []
+        first, count = self._arrivals.popleft()
+        return list(range(first, first + count))
+
+    def take(self, index: int) -> Any:
+        """Return a result and forget it.
+
+        Raises:
+            Exception: what the task raised.
+        """
+        value = self._values.pop(index)
+        failed = self.failures.pop(index, None)
+        with self._changed:
+            self._read += 1
+            self._changed.notify_all()
+        if failed is not None:
+            raise exception_of(failed)
+        return value
+
+    def drop(self) -> None:
+        """Begin no further task: nobody reads the results any more."""
+        self._cancel(abort=False)
+
+    def raise_if_cut_short(self) -> None:
+        """Raise what ended the results early: the input's own error, or a cancellation."""
+        self._raise_if_failed()
+
+    def _room(self) -> int | None:
+        return max(0, self._window - (self._offered - self._read))
+
+    def _store(self, first: int, values: Sequence[Any]) -> None:
+        self._values.update(zip(range(first, first + len(values)), values, strict=True))
+        self._arrivals.append((first, len(values)))
+
+    def _has_outcome(self, index: int) -> bool:
+        return index < self._read or index in self._values
