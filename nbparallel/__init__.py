@@ -2,7 +2,7 @@
 
 Layout: `mapping`, `pool` and `executor` are the front, `run` is one call of it; `backends` are the places where tasks
 go, `engine` the local workers among them; `serialize` is how code and data travel; `notebook` is what only a notebook
-has. Imports go one way, in the order errors, resources, serialize, engine, backends, run and front, notebook, cli.
+has. Imports go one way, in the order errors, machine, serialize, engine, backends, run and front, notebook, cli.
 
 The names below are loaded when they are first used: a worker imports this package, and needs none of them.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from nbparallel.mapping import pmap as pmap
     from nbparallel.mapping import pmap_async as pmap_async
     from nbparallel.pool import Pool as Pool
-    from nbparallel.resources import resources as resources
+    from nbparallel.machine import resources as resources
     from nbparallel.run import Run as Run
 
 _HOMES = {
@@ -49,7 +49,7 @@ _HOMES = {
     "pmap": "mapping",
     "pmap_async": "mapping",
     "Pool": "pool",
-    "resources": "resources",
+    "resources": "machine",
     "Run": "run",
 }
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from nbparallel import backends
 from nbparallel.engine.process import START_METHODS
-from nbparallel.resources import effective_cores
+from nbparallel.machine import effective_cores
 
 Progress = Literal["auto"] | bool
 

@@ -9,7 +9,7 @@ from typing import Any
 from nbparallel.engine.manager import Engine
 from nbparallel.engine.work import Work
 from nbparallel.errors import NBParallelWarning, SerializationError
-from nbparallel.resources import blas_threads_per_worker
+from nbparallel.machine import blas_threads_per_worker
 from nbparallel.serialize import Unit, explain, heavy_globals, name_of, unit_of
 
 #: A function that refers to more than this, in bytes, is remarked upon once.

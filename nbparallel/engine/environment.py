@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from nbparallel.resources import BLAS_VARIABLES
+from nbparallel.machine import BLAS_VARIABLES
 from nbparallel.serialize import stamps
 
 

@@ -26,7 +26,7 @@ from nbparallel.engine.connection import Connection, Initializer, load_failure, 
 from nbparallel.engine.process import WorkerProcess, prepare
 from nbparallel.engine.work import Failure, Gate, Work
 from nbparallel.errors import SerializationError
-from nbparallel.resources import blas_environment
+from nbparallel.machine import blas_environment
 from nbparallel.serialize import Unit, dumps_data, explain
 
 #: How long a worker may take to end, in seconds: after it was told to, or after its connection ended.
@@ -90,7 +90,9 @@ class Engine:
             self._refresh()
             self._works[work.number] = work
             self._units[work.number] = {}
-            self._perform(self._scheduler.submit(work.number, work.width, work.chunksize, streams=work.streams))
+            self._perform(
+                self._scheduler.submit(work.number, work.width, work.chunksize, streams=work.streams)
+            )
 
     def offer(self, work: Work, count: int, *, last: bool) -> None:
         with self._lock:
@@ -169,7 +171,9 @@ class Engine:
                 failure = Failure(None, "WorkerCrashed", "", pid=pid, exitcode=code, crashed=True)
                 self._settle(self._works[run], index, [None], {index: failure}, 0.0)
             case scheduler.GiveUp(run):
-                why = self._no_start or Failure(None, "WorkerCrashed", "its workers end before they run anything")
+                why = self._no_start or Failure(
+                    None, "WorkerCrashed", "its workers end before they run anything"
+                )
                 why.crashed = True
                 self._works[run].give_up(why)
                 self._lock.touch(self._works[run])
@@ -349,9 +353,13 @@ class Engine:
                 self._lock.touch(work)
         elif kind == "done":
             self._on_done(worker, segments, *details)
+        elif kind == "unloadable":
+            self._perform(self._scheduler.split(worker.number, details[0]))
         elif kind == "initializer failed":
             self._no_start = load_failure(details[0])
-            self._no_start.message = f"the initializer failed: {self._no_start.type}: {self._no_start.message}"
+            self._no_start.message = (
+                f"the initializer failed: {self._no_start.type}: {self._no_start.message}"
+            )
 
     def _on_done(
         self,
@@ -385,7 +393,7 @@ class Engine:
             process.kill()
             code = process.exitcode(EXIT_GRACE)
         worker.relay_outputs()
-        running = worker.running
+        at = {"chunk": worker.chunk, "running": worker.running}
         del self._workers[worker.number]
         for watched in (process.socket, *process.outputs, process.sentinel):
             with contextlib.suppress(KeyError):  # an output that it had closed
@@ -393,7 +401,7 @@ class Engine:
                     self._selector.unregister(watched)
         process.close()
         if worker.number in self._scheduler.workers:  # otherwise it was told to go
-            self._perform(self._scheduler.lost(worker.number, running, process.pid, code))
+            self._perform(self._scheduler.lost(worker.number, **at, pid=process.pid, exitcode=code))
 
 
 def _explained(error: Exception, item: Any, index: int) -> Exception:

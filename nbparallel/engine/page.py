@@ -13,10 +13,17 @@ import sys
 import tempfile
 
 BYTES = 4096
-#: Words of the page (signed 64-bit): the index of the running task plus one (0: none), the time at which it started
-#: (`time.perf_counter_ns`, which is one clock for all processes of a machine), and the run whose remaining tasks of
-#: the chunk are to be left out (-1: none), which the parent writes.
-TASK, STARTED, SKIP = 0, 1, 2
+#: Words of the page (signed 64-bit): the number of the chunk that the worker is at plus one (0: none), the index of
+#: the running task plus one (0: none), and the time at which it started (`time.perf_counter_ns`, which is one clock
+#: for all processes of a machine).
+CHUNK, TASK, STARTED = 0, 1, 2
+#: From here on the parent writes: the runs of which the worker is to begin no further task, each in its `skip_slot`.
+_SKIP = 256
+
+
+def skip_slot(run: int) -> int:
+    """Return the word that holds the number of a run (which is never 0) once its tasks are to be left out."""
+    return _SKIP + run % (BYTES // 8 - _SKIP)
 
 
 class Page:
@@ -41,7 +48,6 @@ class Page:
                 os.unlink(path)
             os.ftruncate(fd, BYTES)
             page = cls(mmap.mmap(fd, BYTES), str(fd), fd)
-        page.words[SKIP] = -1
         return page
 
     @classmethod

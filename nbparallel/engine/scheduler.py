@@ -120,8 +120,13 @@ class _Worker:
     chunks: deque[Chunk] = field(default_factory=deque)
     settled: set[int] = field(default_factory=set)  # tasks of its first chunk whose outcome is known
     tasks_left: int | None = None
-    leaving: bool = False
+    recycled: bool = False
+    aborted: bool = False
     ran: bool = False
+
+    @property
+    def leaving(self) -> bool:
+        return self.recycled or self.aborted or self.tasks_left == 0
 
 
 class Scheduler:
@@ -173,8 +178,12 @@ class Scheduler:
         actions: list[Action] = []
         for number in list(known.serving):
             # A worker that is at another run's task just leaves out its chunk of this one.
-            at_it = self._workers[number].chunks[0].run == run
-            actions.append(Abort(number) if abort and at_it else Skip(number, run))
+            worker = self._workers[number]
+            if abort and worker.chunks[0].run == run:
+                worker.aborted = True
+                actions.append(Abort(number))
+            else:
+                actions.append(Skip(number, run))
         return actions + self._finish_if_over(known)
 
     # ---- events from the workers ----
@@ -205,13 +214,18 @@ class Scheduler:
         known = self._workers[worker]
         gone = next(item for item in known.chunks if item.number == chunk)
         known.chunks.remove(gone)
+        if known.tasks_left is not None:
+            known.tasks_left += gone.stop - gone.start
         run = self._runs[gone.run]
         self._leave(run, worker)
         return run, gone
 
     def ready(self, worker: int) -> list[Action]:
         """A worker can take chunks."""
-        self._workers[worker].ready = True
+        known = self._workers.get(worker)
+        if known is None:  # it was let go while it started
+            return []
+        known.ready = True
         return self._assign()
 
     def progress(self, worker: int, chunk: int, indices: Iterable[int]) -> list[Action]:
@@ -226,7 +240,9 @@ class Scheduler:
     def done(self, worker: int, chunk: int, count: int, seconds: float) -> list[Action]:
         """A worker finished its first chunk: `count` tasks took `seconds` in its last report."""
         known = self._workers[worker]
-        assert known.chunks and known.chunks[0].number == chunk, "chunks end in the order in which they were sent"
+        assert known.chunks and known.chunks[0].number == chunk, (
+            "chunks end in the order in which they were sent"
+        )
         finished = known.chunks.popleft()
         known.settled.clear()
         known.ran = True
@@ -238,29 +254,44 @@ class Scheduler:
             run.mean = each if run.mean is None else 0.5 * (run.mean + each)
         return self._assign() + self._finish_if_over(run)
 
-    def lost(self, worker: int, running: int | None, pid: int = 0, exitcode: int | None = None) -> list[Action]:
+    def lost(
+        self,
+        worker: int,
+        *,
+        chunk: int | None = None,
+        running: int | None = None,
+        pid: int = 0,
+        exitcode: int | None = None,
+    ) -> list[Action]:
         """A worker died.
 
         Args:
             worker: which.
-            running: the index of the task that it was running, if any.
+            chunk: the number of the chunk that it was at, if any.
+            running: the index of the task that it was running; none while it rebuilt inputs or sent results.
             pid: its process, passed on.
             exitcode: how it ended, passed on.
         """
         known = self._workers.pop(worker)
         actions: list[Action] = []
         touched = []
-        for position, chunk in reversed(list(enumerate(known.chunks))):
-            run = self._runs[chunk.run]
+        for position, held in reversed(list(enumerate(known.chunks))):
+            run = self._runs[held.run]
             self._leave(run, worker)
             touched.append(run)
-            left = [i for i in range(chunk.start, chunk.stop) if position or i not in known.settled]
-            if position == 0 and running is not None and running in left:
-                left.remove(running)
-                actions.append(Crashed(chunk.run, running, pid, exitcode))
+            left = [i for i in range(held.start, held.stop) if position or i not in known.settled]
+            back = _ranges(left)
+            # A worker that the table ended may have been at another run's task by then: nobody is to blame.
+            if position == 0 and held.number == chunk and not known.aborted:
+                guilty = running if running is not None or len(left) != 1 else left[0]
+                if guilty in left:
+                    actions.append(Crashed(held.run, guilty, pid, exitcode))
+                    back = _ranges([i for i in left if i != guilty])
+                elif running is None:  # which input or result it was shows once each travels alone
+                    back = [(i, i + 1) for i in left]
             if not run.stopped:
-                run.ranges.extendleft(reversed(_ranges(left)))
-        if not known.ran and running is None and not known.leaving:
+                run.ranges.extendleft(reversed(back))
+        if not known.ran and chunk is None and not known.leaving:
             self._false_starts += 1
         if self._false_starts >= STARTS_BEFORE_GIVING_UP and not self._workers:
             return actions + self._give_up()
@@ -280,7 +311,7 @@ class Scheduler:
     def recycle(self) -> list[Action]:
         """Let all workers go once they are idle: what they imported is out of date."""
         for known in self._workers.values():
-            known.leaving = True
+            known.recycled = True
         return self._assign()
 
     # ---- what is known ----
@@ -357,7 +388,6 @@ class Scheduler:
             stop = start + size
         if worker.tasks_left is not None:
             worker.tasks_left -= stop - start
-            worker.leaving = worker.tasks_left == 0
         chunk = Chunk(self._next_chunk, run.number, start, stop)
         self._next_chunk += 1
         worker.chunks.append(chunk)
@@ -376,12 +406,15 @@ class Scheduler:
         return max(1, min(size, GROWTH * run.last_size))
 
     def _start_workers(self) -> list[Action]:
+        if self._false_starts >= STARTS_BEFORE_GIVING_UP and self._workers:
+            return []  # those that are left show whether any can run; a replacement each time would go on for ever
         # A run needs as many workers as it has tasks to put in their hands, up to its width.
         wanted = 0
         for run in self._runs.values():
             if not run.stopped:
                 chunks = -(-run.waiting // (run.chunksize or 1))
-                wanted += min(run.width, len(run.serving) + chunks)
+                staying = sum(not self._workers[number].leaving for number in run.serving)
+                wanted += min(run.width, staying + chunks)
         staying = sum(not known.leaving for known in self._workers.values())
         widest = max((run.width for run in self._runs.values()), default=0)
         missing = min(wanted, widest) - staying - self._starting
@@ -403,7 +436,9 @@ class Scheduler:
         for run in self._runs.values():
             if run.closed or run.asked or not run.streams:
                 continue
-            size = self._size(run) if run.chunksize is not None or run.mean is None else self._size_by_time(run)
+            size = (
+                self._size(run) if run.chunksize is not None or run.mean is None else self._size_by_time(run)
+            )
             target = 2 * size * run.width
             if run.waiting < target:
                 run.asked = True

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from nbparallel.engine import environment, relay, streams
-from nbparallel.engine.page import SKIP, STARTED, TASK, Page
+from nbparallel.engine.page import CHUNK, STARTED, TASK, Page, skip_slot
 from nbparallel.engine.wire import Buffer, Channel
 from nbparallel.serialize import dumps_result, forget, load_unit, loads, receive, start_afresh
 
@@ -69,6 +69,8 @@ def _serve(sock: socket.socket, page: Page, parent: int) -> NoReturn:
         code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if error.code is not None and not isinstance(error.code, int):
+            print(error.code, file=sys.stderr)  # as the interpreter does
     except (EOFError, ConnectionError):
         # The parent is gone: there is nobody to tell, and exit handlers of the user's modules may wait for it.
         os._exit(1)
@@ -126,16 +128,27 @@ class _Worker:
 
     def _run(self, chunk: _Chunk, segments: list[bytearray]) -> None:
         words = self._words
+        words[CHUNK] = chunk.chunk + 1
+        relay.run, relay.task = chunk.run, -1
         try:
             function = load_unit(chunk.function)
-            inputs = loads(segments)
-        except Exception as error:  # arguments that can't be rebuilt here, a module that is missing
+        except Exception as error:  # a module that is missing
             self._report_unloadable(chunk, error)
+            return
+        try:
+            inputs = loads(segments)
+        except Exception as error:
+            if chunk.count > 1:  # only those tasks fail whose own input can't be rebuilt
+                self._channel.send(("unloadable", chunk.chunk))
+                words[CHUNK] = 0
+            else:
+                self._report_unloadable(chunk, error)
             return
         call = _caller(function, chunk.style)
         if chunk.seed is not None:
             call = streams.seeded(call, chunk.seed)
         clock = time.perf_counter_ns
+        skip = skip_slot(chunk.run)
         began = flushed = clock()
         values: list[Any] = []
         failures: list[tuple[int, Any]] = []
@@ -146,17 +159,17 @@ class _Worker:
                 self._report(chunk, first, values, failures, now - began, last=False)
                 values, failures = [], []
                 first, began, flushed = index, now, now
-            if words[SKIP] == chunk.run:
+            if words[skip] == chunk.run:
                 break
             words[STARTED] = now
             words[TASK] = index + 1
             relay.task = index
-            relay.run = chunk.run
             try:
                 value = call(item) if chunk.seed is None else call(item, index)
             except SystemExit:
                 # sys.exit() in a task ends its worker, as it would end any process; what is done is not lost.
                 self._report(chunk, first, values, failures, clock() - began, last=False)
+                words[TASK] = index + 1
                 raise
             except BaseException as error:  # whatever a task raises is its outcome
                 relay.finish_task()
@@ -171,7 +184,6 @@ class _Worker:
                     relay.finish_task()
             index += 1
         self._report(chunk, first, values, failures, clock() - began, last=True)
-        words[TASK] = 0
 
     def _report_unloadable(self, chunk: _Chunk, error: Exception) -> None:
         failures = [(chunk.first + offset, _describe(error)) for offset in range(chunk.count)]
@@ -181,12 +193,15 @@ class _Worker:
         self, chunk: _Chunk, first: int, values: list[Any], failures: list[Any], elapsed: int, *, last: bool
     ) -> None:
         """Send outcomes of the tasks from `first` on: their values, with `None` where one failed."""
+        self._words[TASK] = 0  # should the worker die from here on, no single task is known to be guilty
         count = len(values)
         try:
             segments = dumps_result(values)
         except Exception:
             segments = _dump_each(values, first, failures)
         self._channel.send(("done", chunk.chunk, chunk.run, first, count, elapsed, failures, last), segments)
+        if last:
+            self._words[CHUNK] = 0
 
 
 class _Chunk:

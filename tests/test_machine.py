@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # By its full name: the package's attribute of this name is the function.
-module = importlib.import_module("nbparallel.resources")
+module = importlib.import_module("nbparallel.machine")
 
 V2 = "30 24 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate"
 V1_CPU = "33 24 0:30 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct"

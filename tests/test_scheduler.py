@@ -1,0 +1,947 @@
+"""The scheduling table, event by event: `nbparallel.engine.scheduler` has no thread, clock or I/O to wait for.
+
+The second half drives it with random events against a model of runs and workers, and finds no task lost or doubled.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from nbparallel.engine.scheduler import (
+    CHUNK_SECONDS,
+    GROWTH,
+    PREFETCH_CHUNKS,
+    STARTS_BEFORE_GIVING_UP,
+    Abort,
+    Action,
+    Chunk,
+    Crashed,
+    Finish,
+    GiveUp,
+    Hungry,
+    Scheduler,
+    Send,
+    Skip,
+    Start,
+    Stop,
+)
+
+RUN, OTHER = 1, 2
+
+
+def with_workers(count: int, *, max_tasks: int | None = None) -> Scheduler:
+    """Return a table that knows `count` ready workers, 0 to count - 1, and no run."""
+    scheduler = Scheduler(max_tasks)
+    assert scheduler.grow(count) == [Start(count)]
+    for worker in range(count):
+        scheduler.started(worker)
+    for worker in range(count):
+        assert scheduler.ready(worker) == []
+    return scheduler
+
+
+def submitted(
+    scheduler: Scheduler, count: int, *, run: int = RUN, width: int = 1, chunksize: int | None = 1
+) -> list[Action]:
+    """Submit a run of `count` tasks, all there."""
+    return scheduler.submit(run, width, chunksize) + scheduler.offer(run, count, last=True)
+
+
+def sends(actions: list[Action]) -> list[Send]:
+    return [action for action in actions if isinstance(action, Send)]
+
+
+def tasks(actions: list[Action]) -> list[int]:
+    """Return the indices that were sent."""
+    return [index for sent in sends(actions) for index in range(sent.chunk.start, sent.chunk.stop)]
+
+
+def others(actions: list[Action]) -> list[Action]:
+    return [action for action in actions if not isinstance(action, Send)]
+
+
+def only_send(actions: list[Action]) -> Chunk:
+    (sent,) = sends(actions)
+    return sent.chunk
+
+
+# ---- starting workers ----
+
+
+def test_a_run_without_tasks_starts_nothing_and_finishes():
+    scheduler = Scheduler()
+    assert scheduler.submit(RUN, 4, None) == []
+    assert scheduler.offer(RUN, 0, last=True) == [Finish(RUN)]
+    assert scheduler.idle
+
+
+@pytest.mark.parametrize(
+    ("width", "tasks", "chunksize", "wanted"),
+    [(4, 100, 1, 4), (4, 2, 1, 2), (4, 10, 5, 2), (4, 11, 5, 3), (1, 100, 1, 1), (8, 3, None, 3)],
+)
+def test_as_many_workers_are_started_as_have_a_chunk_to_run(width, tasks, chunksize, wanted):
+    assert submitted(Scheduler(), tasks, width=width, chunksize=chunksize) == [Start(wanted)]
+
+
+def test_workers_under_way_are_not_started_twice():
+    scheduler = Scheduler()
+    scheduler.submit(RUN, 4, 1)
+    assert scheduler.offer(RUN, 1, last=False) == [Start(1)]
+    assert scheduler.offer(RUN, 1, last=False) == [Start(1)]
+    scheduler.started(0)
+    assert scheduler.offer(RUN, 1, last=False) == [Start(1)]
+    assert scheduler.offer(RUN, 5, last=True) == [Start(1)]
+
+
+def test_a_worker_gets_tasks_once_it_is_ready():
+    scheduler = Scheduler()
+    submitted(scheduler, 2)
+    scheduler.started(7)
+    assert scheduler.running_chunk(7) is None
+    assert scheduler.ready(7) == [Send(7, Chunk(0, RUN, 0, 1))]
+    assert scheduler.running_chunk(7) == Chunk(0, RUN, 0, 1)
+
+
+def test_growing_counts_the_workers_that_are_there_or_on_their_way():
+    scheduler = Scheduler()
+    assert scheduler.grow(3) == [Start(3)]
+    assert scheduler.grow(3) == []
+    scheduler.started(0)
+    assert scheduler.grow(4) == [Start(1)]
+    assert submitted(scheduler, 10, width=4) == []
+
+
+def test_a_single_start_that_fails_ends_the_run():
+    scheduler = Scheduler()
+    submitted(scheduler, 3)
+    assert scheduler.start_failed() == [GiveUp(RUN), Finish(RUN)]
+    assert scheduler.idle
+
+
+def test_a_start_that_fails_does_no_harm_beside_another():
+    scheduler = Scheduler()
+    submitted(scheduler, 3, width=2)
+    assert scheduler.start_failed() == []
+    scheduler.started(0)
+    actions = scheduler.ready(0)
+    assert tasks(actions) == [0]
+    assert others(actions) == [Start(1)]  # it is tried again as long as there is use for it
+
+
+# ---- width and prefetching ----
+
+
+def test_a_run_is_never_on_more_workers_than_its_width():
+    scheduler = with_workers(4)
+    assert [sent.worker for sent in sends(submitted(scheduler, 100, width=2))] == [0, 1]
+
+
+def test_long_tasks_are_not_sent_ahead():
+    scheduler = with_workers(2)
+    submitted(scheduler, 100, width=2)
+    assert len(sends(scheduler.done(0, 0, 1, 1.0))) == 1
+    assert len(sends(scheduler.done(1, 1, 1, 1.0))) == 1
+
+
+def test_tiny_tasks_are_sent_ahead_once_their_length_is_known():
+    scheduler = with_workers(1)
+    assert tasks(submitted(scheduler, 1000)) == [0]  # nothing is known yet
+    actions = scheduler.done(0, 0, 1, 1e-6)
+    assert tasks(actions) == list(range(1, 1 + PREFETCH_CHUNKS))
+    assert tasks(scheduler.done(0, 1, 1, 1e-6)) == [1 + PREFETCH_CHUNKS]
+
+
+def test_what_is_sent_ahead_lasts_only_so_long():
+    scheduler = with_workers(1)
+    submitted(scheduler, 1000)
+    assert len(sends(scheduler.done(0, 0, 1, 0.0015))) == 2  # 1.5 ms are below the limit of 2 ms, 3 ms are not
+
+
+def test_at_the_tail_nothing_is_sent_ahead():
+    scheduler = with_workers(2)
+    submitted(scheduler, 9, width=2)
+    actions = scheduler.done(0, 0, 1, 1e-6)
+    assert {sent.worker for sent in sends(actions)} == {0}
+    assert len(sends(actions)) == 1  # 7 wait, and in two workers' hands they end sooner than in one's queue
+
+
+def test_idle_workers_are_served_before_queues_are_filled():
+    scheduler = with_workers(2)
+    scheduler.submit(RUN, 2, 1)
+    assert tasks(scheduler.offer(RUN, 1, last=False)) == [0]
+    scheduler.done(0, 0, 1, 1e-6)
+    actions = scheduler.offer(RUN, 100, last=True)
+    assert [sent.worker for sent in sends(actions)[:2]] == [0, 1]
+
+
+# ---- sizes of chunks ----
+
+
+def simulate(durations: list[float], width: int) -> list[tuple[int, float]]:
+    """Run tasks of given lengths on ideal workers; return each chunk's number of tasks and duration, in order of sending."""
+    scheduler = with_workers(width)
+    chunks: list[tuple[int, float]] = []
+    queues: dict[int, deque[Chunk]] = {worker: deque() for worker in range(width)}
+    ends: dict[int, float] = {}
+    now, finished = 0.0, False
+
+    def length(chunk: Chunk) -> float:
+        return sum(durations[chunk.start : chunk.stop])
+
+    def perform(actions: list[Action]) -> None:
+        nonlocal finished
+        for action in actions:
+            if isinstance(action, Send):
+                chunks.append((action.chunk.stop - action.chunk.start, length(action.chunk)))
+                queues[action.worker].append(action.chunk)
+                if len(queues[action.worker]) == 1:
+                    ends[action.worker] = now + length(action.chunk)
+            finished = finished or action == Finish(RUN)
+
+    perform(submitted(scheduler, len(durations), width=width, chunksize=None))
+    while ends:
+        worker = min(ends, key=lambda each: ends[each])
+        now = ends.pop(worker)
+        chunk = queues[worker].popleft()
+        if queues[worker]:
+            ends[worker] = now + length(queues[worker][0])
+        perform(scheduler.done(worker, chunk.number, chunk.stop - chunk.start, length(chunk)))
+    assert finished
+    assert sum(size for size, _ in chunks) == len(durations)
+    return chunks
+
+
+def test_automatic_chunks_begin_with_one_task_and_grow_by_steps():
+    sizes = [size for size, _ in simulate([1e-6] * 100_000, 4)]
+    assert sizes[:4] == [1, 1, 1, 1]
+    assert all(later <= GROWTH * max(sizes[:position]) for position, later in enumerate(sizes) if position)
+
+
+def test_automatic_chunks_of_tiny_tasks_are_few():
+    assert len(simulate([1e-6] * 100_000, 4)) < 100
+
+
+def test_automatic_chunks_last_about_as_long_as_they_should():
+    assert max(length for _, length in simulate([0.0001] * 100_000, 4)) <= 1.001 * CHUNK_SECONDS
+
+
+def test_the_tail_is_cut_small():
+    chunks = simulate([0.0001] * 10_000, 4)
+    assert max(size for size, _ in chunks) > 100
+    assert [size for size, _ in chunks[-4:]] == sorted((size for size, _ in chunks[-4:]), reverse=True)
+    assert chunks[-1][0] <= 2
+
+
+def test_long_tasks_travel_alone():
+    chunks = simulate([0.3, 1.5, 0.2, 0.9] * 4, 4)
+    assert [size for size, _ in chunks] == [1] * 16
+
+
+def test_tasks_that_get_longer_are_cut_smaller():
+    sizes = [size for size, _ in simulate([1e-6] * 5_000 + [0.01] * 5_000, 2)]
+    assert max(sizes) > 500
+    assert max(sizes[-1000:]) <= 2
+
+
+def test_the_size_that_was_asked_for_is_kept():
+    scheduler = with_workers(1)
+    assert tasks(submitted(scheduler, 10, chunksize=4)) == [0, 1, 2, 3]
+    assert tasks(scheduler.done(0, 0, 4, 1e-9)) == [4, 5, 6, 7]
+    assert tasks(scheduler.done(0, 1, 4, 1e-9)) == [8, 9]
+    assert scheduler.done(0, 2, 2, 1e-9) == [Finish(RUN)]
+
+
+# ---- two runs ----
+
+
+def test_two_runs_take_turns():
+    scheduler = with_workers(1)
+    submitted(scheduler, 4, run=RUN)
+    submitted(scheduler, 4, run=OTHER)
+    order = [RUN]
+    number = 0
+    while sent := sends(scheduler.done(0, number, 1, 1.0)):
+        order.append(sent[0].chunk.run)
+        number = sent[0].chunk.number
+    assert order == [RUN, *[RUN, OTHER] * 3, OTHER]
+
+
+def test_a_narrow_run_leaves_the_other_workers_to_the_next():
+    scheduler = with_workers(3)
+    assert [sent.worker for sent in sends(submitted(scheduler, 50, run=RUN, width=1))] == [0]
+    assert [sent.worker for sent in sends(submitted(scheduler, 50, run=OTHER, width=3))] == [1, 2]
+
+
+def test_each_run_finishes_by_itself():
+    scheduler = with_workers(2)
+    submitted(scheduler, 1, run=RUN)
+    submitted(scheduler, 1, run=OTHER)
+    assert scheduler.done(1, 1, 1, 1.0) == [Finish(OTHER)]
+    assert not scheduler.idle
+    assert scheduler.done(0, 0, 1, 1.0) == [Finish(RUN)]
+    assert scheduler.idle
+
+
+# ---- streaming ----
+
+
+def test_a_stream_is_asked_once_until_it_answers():
+    scheduler = Scheduler()
+    assert scheduler.submit(RUN, 2, 1, streams=True) == [Hungry(RUN, 8)]
+    assert scheduler.grow(2) == [Start(2)]
+    scheduler.started(0)
+    assert scheduler.ready(0) == []
+    actions = scheduler.offer(RUN, 2, last=False)
+    assert tasks(actions) == [0]
+    assert others(actions) == [Hungry(RUN, 7)]
+    assert scheduler.done(0, 0, 1, 1.0) == [Send(0, Chunk(1, RUN, 1, 2))]  # asked already
+
+
+def test_a_stream_with_enough_in_hand_is_not_asked():
+    scheduler = with_workers(1)
+    scheduler.submit(RUN, 1, 1, streams=True)
+    assert others(scheduler.offer(RUN, 10, last=False)) == []
+    asked = [others(scheduler.done(0, number, 1, 1.0)) for number in range(9)]
+    first = next(position for position, actions in enumerate(asked) if actions)
+    assert asked[first] == [Hungry(RUN, 3)]
+    assert asked[first + 1 :] == [[]] * (8 - first)
+
+
+def test_a_stream_asks_for_more_at_a_time_when_its_tasks_are_tiny():
+    scheduler = with_workers(1)
+    (hungry,) = scheduler.submit(RUN, 1, None, streams=True)
+    counts, number = [hungry.count], 0
+    scheduler_actions = scheduler.offer(RUN, hungry.count, last=False)
+    for _ in range(20):
+        counts += [action.count for action in scheduler_actions if isinstance(action, Hungry)]
+        offered = [scheduler.offer(RUN, a.count, last=False) for a in scheduler_actions if isinstance(a, Hungry)]
+        number = scheduler.running_chunk(0).number
+        chunk = scheduler.running_chunk(0)
+        size = chunk.stop - chunk.start
+        scheduler_actions = [*sum(offered, []), *scheduler.done(0, number, size, size * 1e-6)]
+        scheduler_actions = [a for a in scheduler_actions if isinstance(a, Hungry)]
+    assert max(counts) > 1000
+    assert max(counts) <= 4 * CHUNK_SECONDS / 1e-6  # bounded all the same: memory stays flat
+
+
+def test_a_stream_that_has_ended_is_not_asked_again():
+    scheduler = with_workers(1)
+    scheduler.submit(RUN, 1, 1, streams=True)
+    assert others(scheduler.offer(RUN, 1, last=True)) == []
+    assert scheduler.done(0, 0, 1, 1.0) == [Finish(RUN)]
+
+
+def test_a_stream_that_ends_late_finishes_then():
+    scheduler = with_workers(1)
+    scheduler.submit(RUN, 1, 1, streams=True)
+    scheduler.offer(RUN, 1, last=False)
+    assert others(scheduler.done(0, 0, 1, 1.0)) == []
+    assert scheduler.offer(RUN, 0, last=True) == [Finish(RUN)]
+
+
+# ---- workers that are replaced ----
+
+
+def test_a_worker_is_replaced_after_its_last_task():
+    scheduler = with_workers(1, max_tasks=2)
+    assert tasks(submitted(scheduler, 3, chunksize=5)) == [0, 1]
+    actions = scheduler.done(0, 0, 2, 1.0)
+    assert Stop(0) in actions
+    assert sends(actions) == []
+    assert scheduler.workers == []
+
+
+def test_a_replacement_is_started_while_the_last_tasks_run():
+    scheduler = with_workers(1, max_tasks=1)
+    assert submitted(scheduler, 2) == [Send(0, Chunk(0, RUN, 0, 1)), Start(1)]
+    scheduler.started(1)
+    assert scheduler.ready(1) == []  # the width is taken
+    assert scheduler.done(0, 0, 1, 1.0) == [Stop(0), Send(1, Chunk(1, RUN, 1, 2))]
+    assert scheduler.done(1, 1, 1, 1.0) == [Stop(1), Finish(RUN)]
+
+
+def test_a_chunk_that_was_not_sent_does_not_count_for_its_worker():
+    scheduler = with_workers(1, max_tasks=1)
+    scheduler.submit(RUN, 1, 1)
+    (send,) = scheduler.offer(RUN, 1, last=False)
+    assert scheduler.withdrawn(0, send.chunk.number) == []
+    assert tasks(scheduler.offer(RUN, 1, last=True)) == [1]
+
+
+def test_recycled_workers_go_when_they_are_idle():
+    scheduler = with_workers(2)
+    submitted(scheduler, 3)
+    actions = scheduler.recycle()
+    assert actions == [Stop(1), Start(1)]
+    scheduler.started(2)
+    assert scheduler.ready(2) == []
+    assert scheduler.done(0, 0, 1, 1.0) == [Stop(0), Send(2, Chunk(1, RUN, 1, 2))]
+
+
+def test_a_worker_that_is_recycled_while_it_starts_may_still_become_ready():
+    scheduler = Scheduler()
+    scheduler.grow(1)
+    scheduler.started(0)
+    assert scheduler.recycle() == [Stop(0)]
+    assert scheduler.ready(0) == []
+    assert scheduler.workers == []
+
+
+# ---- cancelling ----
+
+
+def test_a_cancelled_run_finishes_after_what_is_under_way():
+    scheduler = with_workers(2)
+    submitted(scheduler, 10, width=2)
+    assert scheduler.cancel(RUN, abort=False) == [Skip(0, RUN), Skip(1, RUN)]
+    assert scheduler.done(0, 0, 1, 1.0) == []
+    assert scheduler.done(1, 1, 0, 0.0) == [Finish(RUN)]
+
+
+def test_a_cancelled_run_that_is_nowhere_finishes_at_once():
+    scheduler = Scheduler()
+    submitted(scheduler, 10)
+    assert scheduler.cancel(RUN, abort=True) == [Finish(RUN)]
+    assert scheduler.cancel(RUN, abort=True) == []
+    assert scheduler.offer(RUN, 5, last=True) == []
+
+
+def test_aborting_ends_the_workers_of_a_run():
+    scheduler = with_workers(2)
+    submitted(scheduler, 10, width=2)
+    assert scheduler.cancel(RUN, abort=True) == [Abort(0), Abort(1)]
+    assert scheduler.lost(0, chunk=0, running=0) == []
+    assert scheduler.lost(1, chunk=1, running=1) == [Finish(RUN)]
+
+
+def test_a_worker_that_is_at_another_run_is_not_aborted():
+    scheduler = at_one_run_with_chunks_of_another(OTHER, RUN)
+    assert others(scheduler.cancel(RUN, abort=True)) == [Skip(0, RUN)]
+    assert Abort(0) in scheduler.cancel(OTHER, abort=True)
+
+
+def test_an_aborted_worker_gets_nothing_more_and_no_task_is_blamed_for_its_end():
+    scheduler = with_workers(1)
+    submitted(scheduler, 3, run=RUN)
+    submitted(scheduler, 2, run=OTHER)
+    assert scheduler.cancel(RUN, abort=True) == [Abort(0)]
+    # Its last report crossed the signal: it has nothing in hand, so that it is let go, and a new one takes over.
+    assert scheduler.done(0, 0, 1, 1e-6) == [Stop(0), Start(1), Finish(RUN)]
+
+
+def test_a_task_that_an_aborted_worker_had_gone_on_to_is_run_again():
+    scheduler = at_one_run_with_chunks_of_another(RUN, OTHER)
+    assert Abort(0) in scheduler.cancel(RUN, abort=True)
+    while (at := scheduler.running_chunk(0)).run == RUN:
+        assert sends(scheduler.done(0, at.number, 1, 1e-6)) == []
+    actions = scheduler.lost(0, chunk=at.number, running=at.start)
+    assert not [action for action in actions if isinstance(action, Crashed)]
+    scheduler.started(1)
+    assert tasks(scheduler.ready(1))[0] == at.start
+
+
+def at_one_run_with_chunks_of_another(one: int, another: int) -> Scheduler:
+    """Return a table whose only worker is at `one`, with a chunk of `another` in its queue."""
+    scheduler = with_workers(1)
+    actions = submitted(scheduler, 1000, run=one) + submitted(scheduler, 1000, run=another)
+    in_hand = deque(sent.chunk for sent in sends(actions))
+    while in_hand[0].run != one or another not in {chunk.run for chunk in in_hand}:
+        actions = scheduler.done(0, in_hand.popleft().number, 1, 1e-6)
+        in_hand += [sent.chunk for sent in sends(actions)]
+    return scheduler
+
+
+def test_late_reports_of_a_cancelled_run_do_no_harm():
+    scheduler = with_workers(1)
+    submitted(scheduler, 8, chunksize=4)
+    assert scheduler.progress(0, 0, range(0, 2)) == []
+    assert scheduler.cancel(RUN, abort=False) == [Skip(0, RUN)]
+    assert scheduler.progress(0, 0, range(2, 3)) == []
+    assert scheduler.done(0, 0, 1, 1.0) == [Finish(RUN)]
+    assert tasks(submitted(scheduler, 1, run=OTHER)) == [0]
+
+
+# ---- workers that die ----
+
+
+def test_an_idle_worker_that_dies_is_missed_by_nobody():
+    scheduler = with_workers(2)
+    assert scheduler.lost(0) == []
+    assert tasks(submitted(scheduler, 2, width=2)) == [0]
+
+
+@pytest.mark.parametrize("running", [0, 2, 4])
+def test_the_task_that_ran_is_lost_and_its_chunk_mates_are_run_again(running):
+    scheduler = with_workers(1)
+    submitted(scheduler, 5, chunksize=5)
+    actions = scheduler.lost(0, chunk=0, running=running, pid=123, exitcode=-9)
+    assert actions == [Crashed(RUN, running, 123, -9), Start(1)]
+    scheduler.started(1)
+    again = tasks(scheduler.ready(1))
+    while chunk := scheduler.running_chunk(1):
+        again += tasks(scheduler.done(1, chunk.number, chunk.stop - chunk.start, 1.0))
+    assert again == [index for index in range(5) if index != running]
+    assert scheduler.idle
+
+
+def test_what_was_reported_is_not_run_again():
+    scheduler = with_workers(1)
+    submitted(scheduler, 5, chunksize=5)
+    scheduler.progress(0, 0, range(0, 3))
+    assert others(scheduler.lost(0, chunk=0, running=3)) == [Crashed(RUN, 3, 0, None), Start(1)]
+    scheduler.started(1)
+    assert tasks(scheduler.ready(1)) == [4]
+
+
+def test_chunks_in_the_queue_of_a_dead_worker_go_to_another_in_order():
+    scheduler = with_workers(1)
+    submitted(scheduler, 1000)
+    ahead = tasks(scheduler.done(0, 0, 1, 1e-6))
+    scheduler.lost(0, chunk=1, running=1)
+    scheduler.started(1)
+    assert tasks(scheduler.ready(1)) == ahead[1:] + [ahead[-1] + 1]
+
+
+def test_a_death_between_two_chunks_blames_neither():
+    scheduler = with_workers(1)
+    submitted(scheduler, 1000)
+    scheduler.done(0, 0, 1, 1e-6)
+    actions = scheduler.lost(0, chunk=0, running=0)  # its last report came, and it had not begun the next
+    assert actions == [Start(1)]
+
+
+def test_a_death_while_inputs_are_rebuilt_is_tracked_down_to_the_task():
+    scheduler = with_workers(1)
+    submitted(scheduler, 3, chunksize=3)
+    assert scheduler.lost(0, chunk=0, running=None) == [Start(1)]
+    scheduler.started(1)
+    assert tasks(scheduler.ready(1)) == [0]
+    assert tasks(scheduler.done(1, 1, 1, 1.0)) == [1]
+    assert scheduler.lost(1, chunk=2, running=None) == [Crashed(RUN, 1, 0, None), Start(1)]
+    scheduler.started(2)
+    assert tasks(scheduler.ready(2)) == [2]
+    assert scheduler.done(2, 3, 1, 1.0) == [Finish(RUN)]
+
+
+def test_a_death_without_anything_begun_runs_the_chunk_again():
+    scheduler = with_workers(1)
+    submitted(scheduler, 3, chunksize=3)
+    assert scheduler.lost(0) == [Start(1)]
+    scheduler.started(1)
+    assert tasks(scheduler.ready(1)) == [0, 1, 2]
+
+
+def test_the_last_task_lost_finishes_the_run():
+    scheduler = with_workers(1)
+    submitted(scheduler, 1)
+    assert scheduler.lost(0, chunk=0, running=0) == [Crashed(RUN, 0, 0, None), Finish(RUN)]
+
+
+# ---- workers that never get anywhere ----
+
+
+def start_and_lose(scheduler: Scheduler, worker: int, *, after_ready: bool) -> list[Action]:
+    scheduler.started(worker)
+    if after_ready:
+        scheduler.ready(worker)
+    return scheduler.lost(worker)
+
+
+@pytest.mark.parametrize("after_ready", [False, True])
+def test_after_some_false_starts_the_engine_gives_up(after_ready):
+    scheduler = Scheduler()
+    submitted(scheduler, 5)
+    for worker in range(STARTS_BEFORE_GIVING_UP - 1):
+        assert start_and_lose(scheduler, worker, after_ready=after_ready) == [Start(1)]
+    assert start_and_lose(scheduler, 9, after_ready=after_ready) == [GiveUp(RUN), Finish(RUN)]
+    assert scheduler.idle
+
+
+def test_false_starts_come_to_an_end_when_several_workers_start_at_once():
+    scheduler = Scheduler()
+    waiting = submitted(scheduler, 5, width=4)
+    alive, number, lost = deque(), 0, 0
+    while not scheduler.idle:
+        for _ in range(sum(action.count for action in waiting if isinstance(action, Start))):
+            scheduler.started(number)
+            alive.append(number)
+            number += 1
+        waiting = scheduler.lost(alive.popleft())
+        lost += 1
+        assert lost < 20
+    assert [action for action in waiting if isinstance(action, GiveUp)] == [GiveUp(RUN)]
+
+
+def test_a_finished_task_clears_the_false_starts():
+    scheduler = Scheduler()
+    submitted(scheduler, 100)
+    for worker in range(0, 20, 2):
+        assert start_and_lose(scheduler, worker, after_ready=True) == [Start(1)]
+        scheduler.started(worker + 1)
+        chunk = only_send(scheduler.ready(worker + 1))
+        scheduler.done(worker + 1, chunk.number, 1, 1.0)
+        chunk = scheduler.running_chunk(worker + 1)
+        assert scheduler.lost(worker + 1, chunk=chunk.number, running=chunk.start)[-1] == Start(1)
+
+
+def test_a_crash_is_not_a_false_start():
+    scheduler = Scheduler()
+    submitted(scheduler, 10)
+    for worker in range(9):
+        scheduler.started(worker)
+        chunk = only_send(scheduler.ready(worker))
+        assert scheduler.lost(worker, chunk=chunk.number, running=chunk.start)[-1] == Start(1)
+
+
+def test_after_giving_up_the_next_run_is_tried_again():
+    scheduler = Scheduler()
+    submitted(scheduler, 1)
+    for worker in range(STARTS_BEFORE_GIVING_UP):
+        start_and_lose(scheduler, worker, after_ready=True)
+    assert scheduler.idle
+    assert submitted(scheduler, 1, run=OTHER) == [Start(1)]
+
+
+# ---- chunks that can't be sent ----
+
+
+def test_a_chunk_that_can_not_be_sent_is_sent_one_by_one():
+    scheduler = with_workers(1)
+    submitted(scheduler, 6, chunksize=3)
+    assert tasks(scheduler.split(0, 0)) == [0]
+    assert tasks(scheduler.done(0, 1, 1, 1.0)) == [1]
+    assert tasks(scheduler.withdrawn(0, 2)) == [2]
+    assert tasks(scheduler.done(0, 3, 1, 1.0)) == [3, 4, 5]
+    assert scheduler.done(0, 4, 3, 1.0) == [Finish(RUN)]
+
+
+def test_a_chunk_of_a_cancelled_run_is_not_split():
+    scheduler = with_workers(1)
+    submitted(scheduler, 3, chunksize=3)
+    scheduler.cancel(RUN, abort=False)
+    assert scheduler.split(0, 0) == [Finish(RUN)]
+
+
+def test_the_last_chunk_withdrawn_finishes_the_run():
+    scheduler = with_workers(1)
+    submitted(scheduler, 1)
+    assert scheduler.withdrawn(0, 0) == [Finish(RUN)]
+
+
+# ---- random events against a model -------------------------------------------------------------------------------
+
+
+@dataclass
+class ModelRun:
+    """What the front knows of a run."""
+
+    width: int
+    streams: bool
+    refused: frozenset[int]  # tasks whose input can't be sent
+    offered: int = 0
+    closed: bool = False
+    hungry: bool = False
+    cancelled: bool = False
+    finished: bool = False
+    given_up: bool = False
+    settled: set[int] = field(default_factory=set)
+
+
+@dataclass
+class ModelWorker:
+    """What a worker process knows of itself."""
+
+    ready: bool = False
+    dying: bool = False
+    chunks: deque[Chunk] = field(default_factory=deque)
+    next: int = 0  # the task of its first chunk that it reports next
+    skipped: set[int] = field(default_factory=set)
+    taken: int = 0
+
+
+class Events(RuleBasedStateMachine):
+    """Runs and workers that do whatever they might, in any order; the table's actions are performed as `manager` does."""
+
+    @initialize(max_tasks=st.sampled_from([None, None, 1, 3, 20]))
+    def begin(self, max_tasks):
+        self.max_tasks = max_tasks
+        self.scheduler = Scheduler(max_tasks)
+        self.runs: dict[int, ModelRun] = {}
+        self.workers: dict[int, ModelWorker] = {}
+        self.stopped: set[int] = set()  # told to go while they were still starting
+        self.to_start = 0
+        self.next_worker = 0
+        self.queue: deque[Action] = deque()
+
+    # ---- performing actions ----
+
+    def perform(self, actions):
+        self.queue.extend(actions)
+        while self.queue:
+            self.act(self.queue.popleft())
+
+    def act(self, action):
+        match action:
+            case Start(count):
+                assert count > 0
+                self.to_start += count
+            case Send(number, chunk):
+                self.send(number, chunk)
+            case Stop(number):
+                worker = self.workers.pop(number)
+                assert not worker.chunks
+                if not worker.ready:
+                    self.stopped.add(number)
+            case Abort(number):
+                worker = self.workers[number]
+                assert self.runs[worker.chunks[0].run].cancelled, "it is at a task that is wanted"
+                worker.dying = True
+            case Skip(number, run):
+                assert any(chunk.run == run for chunk in self.workers[number].chunks)
+                self.workers[number].skipped.add(run)
+            case Crashed(run, index, _, _):
+                self.settle(run, index)
+            case Finish(run):
+                self.finish(run)
+            case Hungry(run, count):
+                known = self.runs[run]
+                assert count > 0
+                assert known.streams
+                assert not known.hungry
+                assert not known.closed
+                known.hungry = True
+            case GiveUp(run):
+                assert not self.runs[run].finished
+                self.runs[run].given_up = self.runs[run].cancelled = True
+
+    def send(self, number, chunk):
+        worker, run = self.workers[number], self.runs[chunk.run]
+        assert worker.ready
+        assert not worker.dying
+        assert not run.finished
+        assert 0 <= chunk.start < chunk.stop <= run.offered
+        wanted = set(range(chunk.start, chunk.stop))
+        assert wanted.isdisjoint(run.settled), "run twice"
+        for other in self.workers.values():
+            for held in other.chunks:
+                assert held.run != chunk.run or wanted.isdisjoint(range(held.start, held.stop)), "under way twice"
+        if not wanted.isdisjoint(run.refused):
+            if len(wanted) > 1:
+                self.queue.extend(self.scheduler.split(number, chunk.number))
+            else:
+                self.settle(chunk.run, chunk.start)
+                self.queue.extend(self.scheduler.withdrawn(number, chunk.number))
+            return
+        worker.chunks.append(chunk)
+        if len(worker.chunks) == 1:
+            worker.next = chunk.start
+        worker.taken += len(wanted)
+        assert self.max_tasks is None or worker.taken <= self.max_tasks
+        serving = [w for w in self.workers.values() if any(held.run == chunk.run for held in w.chunks)]
+        assert len(serving) <= run.width
+
+    def settle(self, number, index):
+        run = self.runs[number]
+        assert not run.finished
+        assert 0 <= index < run.offered
+        assert index not in run.settled, "settled twice"
+        run.settled.add(index)
+
+    def finish(self, number):
+        run = self.runs[number]
+        assert not run.finished
+        run.finished = True
+        assert all(held.run != number for worker in self.workers.values() for held in worker.chunks)
+        if not run.cancelled:
+            assert run.closed
+            assert run.settled == set(range(run.offered)), "tasks were lost"
+
+    # ---- events from the front ----
+
+    def open_runs(self):
+        return [number for number, run in self.runs.items() if not run.finished]
+
+    @precondition(lambda self: len(self.open_runs()) < 4)
+    @rule(
+        width=st.integers(1, 4),
+        chunksize=st.sampled_from([None, None, 1, 3, 10]),
+        streams=st.booleans(),
+        count=st.integers(0, 60),
+        refused=st.frozensets(st.integers(0, 59), max_size=2),
+    )
+    def submit(self, width, chunksize, streams, count, refused):
+        number = len(self.runs) + 1
+        self.runs[number] = run = ModelRun(width, streams, refused)
+        self.perform(self.scheduler.submit(number, width, chunksize, streams=streams))
+        if not streams:
+            run.offered, run.closed = count, True
+            self.perform(self.scheduler.offer(number, count, last=True))
+
+    @precondition(lambda self: any(run.hungry and not run.finished for run in self.runs.values()))
+    @rule(data=st.data(), count=st.integers(1, 30), last=st.booleans())
+    def offer(self, data, count, last):
+        number = data.draw(st.sampled_from([n for n in self.open_runs() if self.runs[n].hungry]))
+        self.give(number, count, last)
+
+    def give(self, number, count, last):
+        run = self.runs[number]
+        run.hungry = False
+        run.closed = run.closed or last
+        if not run.cancelled:
+            run.offered += count
+        self.perform(self.scheduler.offer(number, count, last=last))
+
+    @precondition(lambda self: self.open_runs())
+    @rule(data=st.data(), abort=st.booleans())
+    def cancel(self, data, abort):
+        number = data.draw(st.sampled_from(self.open_runs()))
+        self.runs[number].cancelled = self.runs[number].closed = True
+        self.perform(self.scheduler.cancel(number, abort=abort))
+
+    @rule(count=st.integers(1, 4))
+    def grow(self, count):
+        self.perform(self.scheduler.grow(count))
+
+    @rule()
+    def recycle(self):
+        self.perform(self.scheduler.recycle())
+
+    # ---- events from workers ----
+
+    @precondition(lambda self: self.to_start)
+    @rule()
+    def start(self):
+        self.to_start -= 1
+        self.workers[self.next_worker] = ModelWorker()
+        self.scheduler.started(self.next_worker)
+        self.next_worker += 1
+
+    @precondition(lambda self: self.to_start)
+    @rule()
+    def fail_to_start(self):
+        self.to_start -= 1
+        self.perform(self.scheduler.start_failed())
+
+    def starting(self):
+        return [number for number, worker in self.workers.items() if not worker.ready] + sorted(self.stopped)
+
+    @precondition(lambda self: self.starting())
+    @rule(data=st.data())
+    def become_ready(self, data):
+        self.make_ready(data.draw(st.sampled_from(self.starting())))
+
+    def make_ready(self, number):
+        if number in self.stopped:
+            self.stopped.remove(number)
+        else:
+            self.workers[number].ready = True
+        self.perform(self.scheduler.ready(number))
+
+    def busy(self):
+        return [number for number, worker in self.workers.items() if worker.chunks]
+
+    @precondition(lambda self: self.busy())
+    @rule(data=st.data(), count=st.integers(1, 5))
+    def progress(self, data, count):
+        number = data.draw(st.sampled_from(self.busy()))
+        worker = self.workers[number]
+        chunk = worker.chunks[0]
+        stop = min(chunk.stop, worker.next + count)
+        for index in range(worker.next, stop):
+            self.settle(chunk.run, index)
+        indices = range(worker.next, stop)
+        worker.next = stop
+        self.perform(self.scheduler.progress(number, chunk.number, indices))
+
+    @precondition(lambda self: self.busy())
+    @rule(data=st.data(), each=st.sampled_from([0.0, 1e-7, 1e-5, 1e-3, 0.1, 10.0]), left_out=st.integers(0, 60))
+    def done(self, data, each, left_out):
+        self.complete(data.draw(st.sampled_from(self.busy())), each, left_out)
+
+    def complete(self, number, each, left_out=0):
+        worker = self.workers[number]
+        chunk = worker.chunks.popleft()
+        stop = chunk.stop
+        if self.runs[chunk.run].cancelled:  # told to leave them out, or at the first failure of the run
+            stop = max(worker.next, stop - left_out)
+        for index in range(worker.next, stop):
+            self.settle(chunk.run, index)
+        count = stop - worker.next
+        if worker.chunks:
+            worker.next = worker.chunks[0].start
+        self.perform(self.scheduler.done(number, chunk.number, count, count * each))
+
+    @precondition(lambda self: self.busy())
+    @rule(data=st.data())
+    def refuse_to_load(self, data):
+        """A worker can't rebuild the inputs of a chunk."""
+        untouched = [n for n in self.busy() if self.workers[n].next == self.workers[n].chunks[0].start]
+        if untouched:
+            number = data.draw(st.sampled_from(untouched))
+            worker = self.workers[number]
+            chunk = worker.chunks.popleft()
+            if worker.chunks:
+                worker.next = worker.chunks[0].start
+            worker.taken -= chunk.stop - chunk.start
+            self.perform(self.scheduler.split(number, chunk.number))
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data(), moment=st.sampled_from(["nothing", "loading", "running", "between"]), skip=st.integers(0, 5))
+    def die(self, data, moment, skip):
+        number = data.draw(st.sampled_from(sorted(self.workers)))
+        worker = self.workers.pop(number)
+        at = running = None
+        if worker.chunks and moment != "nothing":
+            chunk = worker.chunks[0]
+            at = chunk.number
+            if moment == "running" and worker.next < chunk.stop:
+                running = min(worker.next + skip, chunk.stop - 1)  # what came before it was not reported yet
+            elif moment == "between":
+                at, running = chunk.number - 1, chunk.start
+        self.perform(self.scheduler.lost(number, chunk=at, running=running, pid=number, exitcode=1))
+
+    # ---- at the end, all that can go on does ----
+
+    def teardown(self):
+        if not hasattr(self, "scheduler"):
+            return
+        for _ in range(10_000):
+            hungry = [number for number in self.open_runs() if self.runs[number].hungry]
+            dying = [number for number, worker in self.workers.items() if worker.dying]
+            if hungry:
+                self.give(hungry[0], 3, True)
+            elif dying:
+                self.workers.pop(dying[0])
+                self.perform(self.scheduler.lost(dying[0]))
+            elif self.to_start:
+                self.start()
+            elif self.starting():
+                self.make_ready(self.starting()[0])
+            elif self.busy():
+                self.complete(self.busy()[0], 1e-3)
+            else:
+                break
+        assert self.open_runs() == [], "a run never ends"
+        assert self.scheduler.idle
+        assert set(self.scheduler.workers) == set(self.workers)
+        for run in self.runs.values():
+            assert run.cancelled or run.settled == set(range(run.offered))
+
+
+def test_no_order_of_events_loses_or_doubles_a_task(storm):
+    run_state_machine_as_test(
+        Events,
+        settings=settings(
+            max_examples=150 * storm,
+            stateful_step_count=60,
+            deadline=None,
+            derandomize=storm == 1,
+            database=None,
+        ),
+    )
