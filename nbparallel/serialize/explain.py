@@ -6,6 +6,8 @@ attributes and items from the function down to the first thing that fails by its
 
 from __future__ import annotations
 
+import collections
+import functools
 import types
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -53,12 +55,16 @@ def explain(error: BaseException, obj: Any, dumps: Callable[[Any], object], root
     # Not at the top: a worker imports this module at its start, and never explains.
     from nbparallel.errors import SerializationError, short_repr
 
-    path, culprit = _find(obj, dumps, root, set(), 0)
+    too_deep = isinstance(error, RecursionError)
+    path, culprit = _find(obj, dumps, root, set(), 0, too_deep)
     kind = type(culprit)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    mend = _mend(culprit)
-    reason = f"{type(error).__name__}: {error}"
-    message = f"{path} can't be sent to a worker: it is a {name} ({short_repr(culprit)}).\n{reason}"
+    message = f"{path} can't be sent to a worker: it is a {name} ({short_repr(culprit)}).\n"
+    if too_deep:
+        message += "It is nested too deep.\nMend: send it flat, as a list of its parts."
+        return SerializationError(message, path)
+    message += f"{type(error).__name__}: {error}"
+    mend = _mend(culprit) or _mend_of_own_method(kind)
     if mend:
         message += f"\nMend: {mend}."
     return SerializationError(message, path)
@@ -74,14 +80,15 @@ def name_of(obj: Any) -> str:
 
 
 def _find(
-    obj: Any, dumps: Callable[[Any], object], path: str, seen: set[int], depth: int
+    obj: Any, dumps: Callable[[Any], object], path: str, seen: set[int], depth: int, names_only: bool
 ) -> tuple[str, Any]:
     seen.add(id(obj))
-    if depth < MAX_DEPTH:
+    if depth < MAX_DEPTH and not _mend(obj):
         for step, child in _children(obj):
-            if id(child) not in seen and _fails(child, dumps):
-                arrow = f" → {step}" if step[0] not in ".[" else step
-                return _find(child, dumps, path + arrow, seen, depth + 1)
+            attribute = step[0] in ".["
+            if id(child) not in seen and not (names_only and attribute) and _fails(child, dumps):
+                arrow = step if attribute else f" → {step}"
+                return _find(child, dumps, path + arrow, seen, depth + 1, names_only)
     return path, obj
 
 
@@ -101,42 +108,52 @@ def _children(obj: Any) -> Iterator[tuple[str, Any]]:
             return
         yield from references.referenced_globals(obj).items()
         yield from references.closure_values(obj).items()
-        for number, value in enumerate(obj.__defaults__ or ()):
-            yield f"default {number}", value
-        yield from ((f"default of {name}", value) for name, value in (obj.__kwdefaults__ or {}).items())
-        yield from obj.__dict__.items()
+        defaults = obj.__defaults__ or ()
+        names = obj.__code__.co_varnames[: obj.__code__.co_argcount][-len(defaults) :] if defaults else ()
+        named = [*zip(names, defaults, strict=True), *(obj.__kwdefaults__ or {}).items()]
+        yield from ((f"default of {name}", value) for name, value in named)
+        yield from ((f".{name}", value) for name, value in obj.__dict__.items())
+    elif isinstance(obj, (staticmethod, classmethod)):
+        yield from _children(obj.__func__)
+    elif isinstance(obj, property):
+        for part in (obj.fget, obj.fset, obj.fdel):
+            yield from _children(part)
+    elif isinstance(obj, functools._lru_cache_wrapper):
+        yield from _children(obj.__wrapped__)
     elif isinstance(obj, types.MethodType):
         yield from ((".__self__", obj.__self__), (".__func__", obj.__func__))
     elif isinstance(obj, type):
         if not modules.travels_by_name(obj) and obj.__module__ != "builtins":
             yield from ((f".{name}", value) for name, value in vars(obj).items())
+            yield from ((f".{base.__name__}", base) for base in obj.__bases__)
     elif isinstance(obj, dict):
         for key, value in obj.items():
             yield f"[{short_repr(key)}]", value
-            yield "key", key
-    elif isinstance(obj, (list, tuple, set, frozenset)):
+            yield f"key {short_repr(key)}", key
+    elif isinstance(obj, (list, tuple, set, frozenset, collections.deque)):
         yield from ((f"[{number}]", item) for number, item in enumerate(obj))
-    elif isinstance(obj, (staticmethod, classmethod)):
-        yield ".__func__", obj.__func__
-    elif isinstance(obj, property):
-        yield from ((f".{name}", getattr(obj, name)) for name in ("fget", "fset", "fdel"))
     elif not isinstance(obj, types.ModuleType):
-        inner = getattr(obj, "func", None)
-        if inner is not None:
-            yield from ((".func", inner), (".args", getattr(obj, "args", None)))
-        wrapped = getattr(obj, "__wrapped__", None)
-        if wrapped is not None:
-            yield ".__wrapped__", wrapped
-        yield from ((f".{name}", value) for name, value in _attributes(obj).items())
+        if isinstance(obj, functools.partial):
+            yield from ((".func", obj.func), (".args", obj.args), (".keywords", obj.keywords))
+        elif isinstance(obj, BaseException):
+            yield from ((".args", obj.args), (".__cause__", obj.__cause__), (".__context__", obj.__context__))
+        yield from ((f".{name}", value) for name, value in _attributes(obj))
+        yield "its class", type(obj)
 
 
-def _attributes(obj: Any) -> dict[str, Any]:
-    found = dict(getattr(obj, "__dict__", {}))
+def _attributes(obj: Any) -> Iterator[tuple[str, Any]]:
+    # Not by getattr: a property or __getattr__ of the user's may do anything.
+    try:
+        yield from object.__getattribute__(obj, "__dict__").items()
+    except AttributeError:
+        pass
     for cls in type(obj).__mro__:
-        for name in getattr(cls, "__slots__", ()):
-            if isinstance(name, str) and hasattr(obj, name):
-                found.setdefault(name, getattr(obj, name))
-    return found
+        for name, slot in vars(cls).items():
+            if isinstance(slot, types.MemberDescriptorType):
+                try:
+                    yield name, slot.__get__(obj)
+                except AttributeError:
+                    continue
 
 
 def _mend(culprit: Any) -> str:
@@ -149,4 +166,14 @@ def _mend(culprit: Any) -> str:
         mend = _MENDS.get(cls.__module__.partition(".")[0])
         if mend:
             return mend
+    return ""
+
+
+def _mend_of_own_method(kind: type) -> str:
+    """Say so if a class of the notebook has its own way of being pickled, which is then what fails."""
+    for cls in kind.__mro__:
+        if not modules.is_importable(cls.__module__):
+            for name in ("__reduce_ex__", "__reduce__", "__getstate__", "__getnewargs_ex__", "__getnewargs__"):
+                if name in vars(cls):
+                    return f"this comes from {cls.__qualname__}.{name}, which says how to send it: change that method"
     return ""

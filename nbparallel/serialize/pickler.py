@@ -104,6 +104,29 @@ _FAMILIES: dict[type, Callable[[Any, Any], Reduction]] = {
 _OF_FAMILY = tuple(_FAMILIES)
 
 
+# What stays in the notebook's process, by package and class: some of these could be pickled, to no use.
+_LIVE = frozenset({("tqdm", "tqdm"), ("IPython", "InteractiveShell"), ("ipywidgets", "Widget")})
+
+
+def _reducer_for(cls: type) -> Callable[[Any, Any], Reduction]:
+    if issubclass(cls, _OF_FAMILY):
+        return next(of_family for family, of_family in _FAMILIES.items() if issubclass(cls, family))
+    if cls in registered_with_dill():
+        return _by_dill
+    if any((base.__module__.partition(".")[0], base.__name__) in _LIVE for base in cls.__mro__):
+        return _refuse
+    own = type(cls.__reduce__) is types.FunctionType or type(cls.__reduce_ex__) is types.FunctionType
+    return objects.reduce_by_own_method if own and cls not in copyreg.dispatch_table else _leave_to_c
+
+
+def _refuse(pickler: Pickler, obj: Any) -> Reduction:
+    raise pickle.PicklingError(f"a live {type(obj).__name__} stays in its process")
+
+
+def _leave_to_c(pickler: Pickler, obj: Any) -> Reduction:
+    return NotImplemented
+
+
 class Pickler(pickle.Pickler):
     """Pickles one object graph; the public way in is `dumps_data`, `dumps_result` or `units.Unit`."""
 
@@ -117,27 +140,20 @@ class Pickler(pickle.Pickler):
         self.open_hints: set[int] = set()
         self.volatile = False
         self._claimed: set[int] = set()
+        self._reducers: dict[type, Callable[[Any, Any], Reduction]] = {}
         self._namespaces: dict[int, namespaces.Namespace] = {}
         self._homes: dict[int, namespaces.Home] = {}
 
     def reducer_override(self, obj: Any) -> Reduction:
+        """Return how `obj` is written: asked by the C pickler, for all but built-in containers and atoms."""
         cls = type(obj)
         try:
-            reducer = _REDUCERS.get(cls)
+            reducer = _REDUCERS.get(cls) or self._reducers.get(cls)
         except TypeError:  # a metaclass with __eq__ and without __hash__
             return obj.__reduce_ex__(5)
-        if reducer is not None:
-            return reducer(self, obj)
-        if issubclass(cls, _OF_FAMILY):
-            for family, of_family in _FAMILIES.items():
-                if issubclass(cls, family):
-                    return of_family(self, obj)
-        if cls in registered_with_dill():
-            return _by_dill(self, obj)
-        if type(cls.__reduce__) is types.FunctionType or type(cls.__reduce_ex__) is types.FunctionType:
-            if cls not in copyreg.dispatch_table:
-                return objects.reduce_by_own_method(self, obj)
-        return NotImplemented
+        if reducer is None:
+            reducer = self._reducers[cls] = _reducer_for(cls)
+        return reducer(self, obj)
 
     def write(self, obj: Any) -> None:
         """Pickle `obj`, and after it what its kind of pickle adds."""
