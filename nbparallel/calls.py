@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from nbparallel.engine.interrupts import deferred
 from nbparallel.engine.work import Backend, Failure, Payload, next_number
 from nbparallel.failures import exception_of, task_error
 
@@ -56,8 +57,8 @@ class Calls:
             SerializationError: the function can't travel.
         """
         call = _Call(function, (args, kwargs), self._backend.prepare(function))
-        # The number is taken and offered in one step for the backend: callers may be on several threads.
-        with self._order:
+        # The number is taken and offered in one step: callers may be on several threads, and be interrupted.
+        with deferred, self._order:
             self._waiting[next(self._next)] = call
             self._backend.offer(self, 1, last=False)
         return call.future

@@ -7,7 +7,9 @@ run that nobody waits for has a thread that pulls, and prints from wherever outp
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
+import queue
 import sys
 import threading
 import time
@@ -16,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
 
+from nbparallel.engine.interrupts import deferred
 from nbparallel.engine.work import Backend, Failure, Payload, next_number
 from nbparallel.errors import TaskError
 from nbparallel.failures import exception_of, task_error
@@ -70,14 +73,15 @@ class Execution:
         self._prepared: Any = None
         self._submitted = False
         self._wanted = 0  # how many inputs the backend asked for
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._bells: list[queue.SimpleQueue[None]] = []
         self._finished = False
         self._cancelled = False
         self._input_error: BaseException | None = None
         self._offered = 0
         self._done_count = 0
         self._output: deque[tuple[int, str]] = deque()
-        self._drivers = 0
+        self._background_bells = 0
         self._pulls_in_background = False
         self._context = contextvars.copy_context()
         self._callbacks: list[Callable[[Any], Any]] = []
@@ -126,16 +130,16 @@ class Execution:
         return self._cancel(abort=True)
 
     def _cancel(self, *, abort: bool) -> bool:
-        with self._changed:
-            if self._finished:
-                return False
-            self._cancelled = True
-            never_began = not self._submitted
-        if never_began:
-            self.finish()
-            self.deliver()
-        else:
-            self._backend.cancel(self, abort=abort)
+        with deferred:
+            with self._lock:
+                if self._finished:
+                    return False
+                self._cancelled = True
+            if self._submitted:
+                self._backend.cancel(self, abort=abort)
+            else:
+                self.finish()
+                self.deliver()
         return True
 
     def _raise_if_failed(self) -> None:
@@ -180,26 +184,27 @@ class Execution:
         """
         limit = None if timeout is None else time.monotonic() + timeout
         next_beat = None if beat is None else time.monotonic() + beat
-        self._drivers += 1
+        # A queue of the C library is waited for without a lock that an interrupt could leave taken.
+        bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._bells.append(bell)
         try:
             while True:
-                with self._changed:
-                    while not (until() or self._output or self._must_pull()):
-                        now = time.monotonic()
-                        if limit is not None and now >= limit:
-                            raise TimeoutError(f"{self.label} is not finished: {self.summary()}")
-                        if next_beat is not None and now >= next_beat:
-                            return False
-                        ends = [each - now for each in (limit, next_beat) if each is not None]
-                        self._changed.wait(min([*ends, *([_WAIT_SECONDS] if _WAIT_SECONDS else [])], default=None))
-                    met = until()
                 self._print()
-                if met:
+                if until():
                     return True
                 if self._must_pull():
                     self._pull()
+                    continue
+                now = time.monotonic()
+                if limit is not None and now >= limit:
+                    raise TimeoutError(f"{self.label} is not finished: {self.summary()}")
+                if next_beat is not None and now >= next_beat:
+                    return False
+                ends = [each - now for each in (limit, next_beat) if each is not None]
+                with contextlib.suppress(queue.Empty):
+                    bell.get(timeout=min([*ends, *([_WAIT_SECONDS] if _WAIT_SECONDS else [])], default=None))
         finally:
-            self._drivers -= 1
+            self._bells.remove(bell)
             self._print()
 
     def _await(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
@@ -216,7 +221,7 @@ class Execution:
 
     def _pull(self) -> None:
         assert isinstance(self._inputs, IteratorInput)
-        with self._changed:
+        with self._lock:
             room = self._room()
             count, self._wanted = self._wanted if room is None else min(self._wanted, room), 0
         before = self._inputs.pulled
@@ -232,28 +237,31 @@ class Execution:
             self._offer(pulled, last=last)
 
     def _pull_until_finished(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._finished or (self._wanted and self._room() != 0))
-            if self._finished:
-                return
-            self._pull()
+        bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._bells.append(bell)
+        self._background_bells += 1
+        while not self._finished:
+            if self._wanted and self._room() != 0:
+                self._pull()
+            else:
+                bell.get()
 
     def _offer(self, count: int, *, last: bool) -> None:
-        with self._changed:
-            self._offered += count
-            self._expect(count)
-            if isinstance(self._inputs, IteratorInput) and last:
-                self.total = self._inputs.pulled
-            begins = not self._submitted and not (last and count == 0)
-            self._submitted = self._submitted or begins
-        if begins:
-            self._backend.submit(self)
-        if self._submitted:
-            self._backend.offer(self, count, last=last)
-        else:  # an empty input: no worker is started for it
-            self.finish()
-            self.deliver()
+        with deferred:
+            with self._lock:
+                self._offered += count
+                self._expect(count)
+                if isinstance(self._inputs, IteratorInput) and last:
+                    self.total = self._inputs.pulled
+                begins = not self._submitted and not (last and count == 0) and not self._finished
+                self._submitted = self._submitted or begins
+            if begins:
+                self._backend.submit(self)
+            if self._submitted:
+                self._backend.offer(self, count, last=last)
+            elif not self._finished:  # an empty input: no worker is started for it
+                self.finish()
+                self.deliver()
 
     def _expect(self, count: int) -> None:
         """Make room for the results of `count` more tasks; called with the lock."""
@@ -284,7 +292,7 @@ class Execution:
         for index, failure in failures.items():
             item = self._inputs.items(index, index + 1)[0]
             self.failures[index] = task_error(failure, self._function, self.style, index, item)
-        with self._changed:
+        with self._lock:
             self._store(first, values)
             self._done_count += len(values)
         self._inputs.release(first, first + len(values))
@@ -308,8 +316,7 @@ class Execution:
 
     def hungry(self, count: int) -> None:
         """Take note that more inputs are wanted."""
-        with self._changed:
-            self._wanted = count
+        self._wanted = count
 
     def write(self, index: int, stream: int, text: str) -> None:
         """Take what a task printed."""
@@ -317,17 +324,18 @@ class Execution:
 
     def finish(self) -> None:
         """Take note of the end."""
-        with self._changed:
+        self._ended = time.perf_counter()
+        with self._lock:
             self._finished = True
-            self._ended = time.perf_counter()
 
     def deliver(self) -> None:
         """Wake whoever waits."""
-        if not self._drivers:
+        if len(self._bells) == self._background_bells:  # nobody waits who would print
             self._print()
-        with self._changed:
-            self._changed.notify_all()
-            callbacks: list[Callable[[Any], Any]] = []
+        for bell in list(self._bells):
+            bell.put(None)
+        callbacks: list[Callable[[Any], Any]] = []
+        with self._lock:
             if self._finished:
                 callbacks, self._callbacks = self._callbacks, []
         for listener in list(self._listeners):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -10,6 +11,9 @@ from nbparallel import config, progress
 from nbparallel.choice import check_chunksize, check_function, find_backend
 from nbparallel.inputs import make_input
 from nbparallel.run import Run
+
+#: How long an interrupted map waits for its workers to be gone, in seconds.
+STOP_SECONDS = 0.5
 
 _last: Run | None = None
 
@@ -132,7 +136,8 @@ def finish(run: Run, *, ordered: bool = True, shown: config.Progress = False) ->
     except BaseException:
         # An interrupt, or an error on the way: nothing may go on unseen.
         if run.cancel():
-            run.wait()
+            with contextlib.suppress(TimeoutError):  # a thread's task can't be ended, and may take long
+                run.wait(STOP_SECONDS)
         raise
     return run.result() if ordered else list(run.as_completed())
 

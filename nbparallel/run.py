@@ -35,7 +35,7 @@ class Run(Execution):
     @property
     def results(self) -> list[Any]:
         """The results so far, in the order of the input; a `TaskError` where a task failed, `PENDING` where none is."""
-        with self._changed:
+        with self._lock:
             found = list(self._values)
         for index, failed in self.failures.items():
             found[index] = failed
@@ -69,7 +69,7 @@ class Run(Execution):
 
     def add_done_callback(self, callback: Callable[[Run], Any]) -> None:
         """Call `callback` with this run when it is finished; at once if it is."""
-        with self._changed:
+        with self._lock:
             if not self._finished:
                 self._callbacks.append(callback)
                 return

@@ -50,9 +50,10 @@ class Stream(Execution):
         """
         value = self._values.pop(index)
         failed = self.failures.pop(index, None)
-        with self._changed:
-            self._read += 1
-            self._changed.notify_all()
+        self._read += 1
+        if self._wanted:  # the thread that pulls may have waited for room
+            for bell in list(self._bells):
+                bell.put(None)
         if failed is not None:
             raise exception_of(failed)
         return value

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from nbparallel.engine.interrupts import deferred
+
 _numbers = itertools.count(1)
 
 
@@ -89,7 +91,7 @@ class Work(Protocol):
 
 
 class Gate:
-    """A backend's lock, which lets works deliver once it is free again."""
+    """A backend's lock, which lets works deliver once it is free again, and interrupts wait until then."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -101,6 +103,7 @@ class Gate:
         self._touched[work.number] = work
 
     def __enter__(self) -> None:
+        deferred.__enter__()
         self._lock.acquire()
         self._depth += 1
 
@@ -110,8 +113,11 @@ class Gate:
         if self._depth == 0 and self._touched:
             touched, self._touched = self._touched, touched
         self._lock.release()
-        for work in touched.values():
-            work.deliver()
+        try:
+            for work in touched.values():
+                work.deliver()
+        finally:
+            deferred.__exit__()
 
 
 class Backend(Protocol):

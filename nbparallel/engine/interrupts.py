@@ -1,0 +1,49 @@
+"""Interrupts that wait: short sections that a KeyboardInterrupt must not cut in two.
+
+Python raises KeyboardInterrupt in the main thread between any two instructions, also just after a lock was taken and
+before anything knows that it was. Inside ``with deferred:`` it is raised at the end of the section instead. Called by
+the backends' lock and by the front; other threads are never interrupted, and pass through.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+
+class _Deferred:
+    def __init__(self) -> None:
+        self._depth = 0
+        self._handler: Any = None
+        self._pending = False
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if self._depth == 0:
+            handler = signal.getsignal(signal.SIGINT)
+            # A handler that Python did not install can't be put back; one that is no function does not raise.
+            if callable(handler):
+                self._handler = handler
+                signal.signal(signal.SIGINT, self._note)
+        self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._depth -= 1
+        if self._depth == 0 and self._handler is not None:
+            handler, self._handler = self._handler, None
+            pending, self._pending = self._pending, False
+            signal.signal(signal.SIGINT, handler)
+            if pending:
+                handler(signal.SIGINT, None)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._pending = True
+
+
+#: The one of this process; sections may be nested.
+deferred = _Deferred()
