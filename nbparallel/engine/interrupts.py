@@ -7,10 +7,17 @@ the backends' lock and by the front; other threads are never interrupted, and pa
 
 from __future__ import annotations
 
-import signal
+# What the module `signal` wraps: making its enums would cost more than the system calls.
+import _signal  # type: ignore[import-not-found]
 import threading
 from types import FrameType
 from typing import Any
+
+_SIGINT = int(_signal.SIGINT)
+
+
+def _main_thread() -> int | None:
+    return threading.main_thread().ident
 
 
 class _Deferred:
@@ -20,26 +27,26 @@ class _Deferred:
         self._pending = False
 
     def __enter__(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
+        if threading.get_ident() != _main_thread():
             return
         if self._depth == 0:
-            handler = signal.getsignal(signal.SIGINT)
+            handler = _signal.getsignal(_SIGINT)
             # A handler that Python did not install can't be put back; one that is no function does not raise.
             if callable(handler):
                 self._handler = handler
-                signal.signal(signal.SIGINT, self._note)
+                _signal.signal(_SIGINT, self._note)
         self._depth += 1
 
     def __exit__(self, *_: object) -> None:
-        if threading.current_thread() is not threading.main_thread():
+        if threading.get_ident() != _main_thread():
             return
         self._depth -= 1
         if self._depth == 0 and self._handler is not None:
             handler, self._handler = self._handler, None
             pending, self._pending = self._pending, False
-            signal.signal(signal.SIGINT, handler)
+            _signal.signal(_SIGINT, handler)
             if pending:
-                handler(signal.SIGINT, None)
+                handler(_SIGINT, None)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._pending = True
