@@ -14,7 +14,7 @@ from typing import Any
 
 from nbparallel.engine import wire
 from nbparallel.engine.environment import Environment
-from nbparallel.engine.page import SKIP, TASK
+from nbparallel.engine.page import CHUNK, TASK, skip_slot
 from nbparallel.engine.process import WorkerProcess
 from nbparallel.engine.scheduler import Chunk
 from nbparallel.engine.work import Failure, Work
@@ -87,7 +87,7 @@ class Connection:
 
     def skip(self, run: int) -> None:
         """Have the worker leave out what it has not begun of a run."""
-        self.process.page.words[SKIP] = run
+        self.process.page.words[skip_slot(run)] = run
 
     def flush(self) -> None:
         """Send what the socket takes. A worker that died is noticed elsewhere, by its end of stream."""
@@ -95,6 +95,12 @@ class Connection:
             self._writer.flush()
 
     # ---- from the worker ----
+
+    @property
+    def chunk(self) -> int | None:
+        """The number of the chunk that it is at."""
+        number = self.process.page.words[CHUNK] - 1
+        return number if number >= 0 else None
 
     @property
     def running(self) -> int | None:
