@@ -251,7 +251,7 @@ def test_names() -> None:
 
     assert name_of(len) == "len"
     assert name_of(functools.partial(functools.partial(sorted, key=len), [1])) == "sorted"
-    assert name_of((lambda: (lambda x: x))()) == "<lambda>"
+    assert name_of((lambda: lambda x: x)()) == "<lambda>"
     assert name_of(types.SimpleNamespace()) == "SimpleNamespace"
 
 

@@ -36,6 +36,8 @@ from nbparallel.serialize.functions import (
 if TYPE_CHECKING:
     from nbparallel.serialize.pickler import Pickler
 
+_HEAP = 1 << 9  # Py_TPFLAGS_HEAPTYPE: not one of C's static types, which are immutable
+
 # Attributes that the skeleton gets at birth, or that only the class that has them may have.
 _OF_SKELETON = frozenset(
     {"__dict__", "__weakref__", "__module__", "__qualname__", "__slots__", "_abc_impl", "__classcell__"}
@@ -80,6 +82,7 @@ def reduce_class(pickler: Pickler, cls: type) -> Reduction:
     pickler.volatile = True  # a class's attributes may be set at any time
     shape: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     claimed: list[types.FunctionType] = []
+    skeleton: tuple[Any, ...]
     base = _inherits_metaclass(cls)
     meta = type(cls) if base is None else Step(type, base)
     if isinstance(cls, enum.EnumMeta):
@@ -99,7 +102,9 @@ def reduce_class(pickler: Pickler, cls: type) -> Reduction:
 
 
 def _is_elsewhere(cls: type) -> bool:
-    return cls.__module__ == "builtins" or modules.travels_by_name(cls)
+    # A class that exec() made where there is no __name__ says that it is a builtin, too.
+    built_in = cls.__module__ == "builtins" and not cls.__flags__ & _HEAP
+    return built_in or modules.travels_by_name(cls)
 
 
 def _inherits_metaclass(cls: type) -> type | None:
@@ -141,9 +146,7 @@ def _states(pickler: Pickler, cls: type, claimed: list[types.FunctionType]) -> l
         for value in early.values():
             claimed += pickler.claim_all(functions_in(value))
         code.append(Step(set_attributes, known, early))
-        read_by_python.append(
-            Step(set_attributes, known, {name: dunder[name] for name in dunder if name not in early})
-        )
+        read_by_python.append(Step(set_attributes, known, {name: dunder[name] for name in dunder if name not in early}))
         late = {name: attributes[name] for name in attributes if name not in early and name not in dunder}
         others.append(Step(set_attributes, known, late))
         ends.append(Step(end_class, known, tracker.id_of(known), list(attributes), _relations(known)))
@@ -187,16 +190,16 @@ def _relations(cls: type) -> dict[str, Any]:
     return found
 
 
-def _is_registered(cls: type, known: abc.ABCMeta) -> bool:
+def _is_registered(cls: Any, known: Any) -> bool:
     try:
-        return issubclass(cls, known) and not any(base is known for base in cls.__mro__)
+        return issubclass(cls, known) and all(base is not known for base in cls.__mro__)
     except TypeError:  # an unhashable metaclass
         return False
 
 
 def _virtual_subclasses(cls: abc.ABCMeta) -> Any:
     # The registry of `ABC.register` has no public reader.
-    import _abc
+    import _abc  # type: ignore[import-not-found]
 
     return _abc._get_dump(cls)[0]
 
@@ -211,10 +214,8 @@ def make_class(meta: Any, name: str, bases: tuple[type, ...], shape: dict[str, A
     known = tracker.find(key)
     if known is not None:
         return known  # type: ignore[no-any-return]
-    if issubclass(meta, abc.ABCMeta):
-        new = abc.ABCMeta.__new__  # it also makes the registry, without which isinstance() fails
-    else:
-        new = _not_in_python(meta, "__new__")
+    # ABCMeta's also makes the registry, without which isinstance() fails.
+    new = abc.ABCMeta.__new__ if issubclass(meta, abc.ABCMeta) else _not_in_python(meta, "__new__")
     with _no_subclass_hooks(bases):
         cls = new(meta, name, bases, dict(shape))
         _not_in_python(meta, "__init__")(cls, name, bases, dict(shape))  # of C's own metaclasses, such as ctypes'
@@ -274,8 +275,8 @@ def end_class(cls: type, key: str, names: list[str], relations: dict[str, Any]) 
 def _no_subclass_hooks(bases: tuple[type, ...]) -> Iterator[None]:
     """Keep ``type.__new__`` from calling the bases' ``__init_subclass__`` for a second time, without its keywords."""
     removed = []
-    for base in dict.fromkeys(known for base in bases for known in base.__mro__):
-        if base.__module__ != "typing" and "__init_subclass__" in vars(base) and base.__flags__ & (1 << 9):
+    for base in {id(known): known for direct in bases for known in direct.__mro__}.values():
+        if base.__module__ != "typing" and "__init_subclass__" in vars(base) and base.__flags__ & _HEAP:
             removed.append((base, vars(base)["__init_subclass__"]))
             type.__delattr__(base, "__init_subclass__")
     try:

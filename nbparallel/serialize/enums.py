@@ -15,10 +15,10 @@ from nbparallel.serialize.functions import functions_in
 if TYPE_CHECKING:
     from nbparallel.serialize.pickler import Pickler
 
-_RAW = (int, float, complex, str, bytes, tuple)
+_RAW: tuple[Any, ...] = (int, float, complex, str, bytes, tuple)
 
 
-def members_of(pickler: Pickler, cls: enum.EnumMeta) -> tuple[list[Any], list[types.FunctionType]]:
+def members_of(pickler: Pickler, cls: Any) -> tuple[list[Any], list[types.FunctionType]]:
     """Return what `make` needs (name, value, data type, its arguments), and the functions claimed in the values."""
     claimed = []
     for member in cls.__members__.values():
@@ -28,13 +28,13 @@ def members_of(pickler: Pickler, cls: enum.EnumMeta) -> tuple[list[Any], list[ty
     ], claimed
 
 
-def _raw(member: Any, kind: type) -> tuple[type, tuple[Any, ...]]:
+def _raw(member: Any, kind: Any) -> tuple[type, tuple[Any, ...]]:
     for base in _RAW:
         if issubclass(kind, base):
-            return base, base.__getnewargs__(member)  # type: ignore[attr-defined]
+            return base, base.__getnewargs__(member)
     if kind.__new__ is object.__new__ or isinstance(kind.__new__, types.FunctionType):
         return object, ()  # its attributes are the member's own
-    return kind, kind.__reduce__(member)[1]  # type: ignore[return-value]
+    return kind, kind.__reduce__(member)[1]
 
 
 def attributes_of(cls: enum.EnumMeta, attributes: dict[str, Any]) -> dict[str, Any]:
@@ -42,8 +42,7 @@ def attributes_of(cls: enum.EnumMeta, attributes: dict[str, Any]) -> dict[str, A
     return {
         name: value
         for name, value in attributes.items()
-        if name not in cls.__members__
-        and (not _is_sunder(name) or name == "_new_member_" or isinstance(value, _CODE))
+        if name not in cls.__members__ and (not _is_sunder(name) or name == "_new_member_" or isinstance(value, _CODE))
     }
 
 
@@ -54,7 +53,7 @@ def _is_sunder(name: str) -> bool:
     return name[:1] == name[-1:] == "_" and name[:2] != "__"
 
 
-def states_of(cls: enum.EnumMeta) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+def states_of(cls: Any) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     """Return each member's attributes: those in its dictionary and those in slots of its data type."""
     slots = [
         name
@@ -68,7 +67,7 @@ def states_of(cls: enum.EnumMeta) -> dict[str, tuple[dict[str, Any], dict[str, A
     }
 
 
-def extra_values(cls: enum.EnumMeta) -> dict[Any, str]:
+def extra_values(cls: Any) -> dict[Any, str]:
     """Return further values that lead to a member (``_add_value_alias_``, or a ``__new__`` that adds them)."""
     return {
         value: member._name_
@@ -93,16 +92,14 @@ def make(meta: Any, name: str, bases: tuple[type, ...], shape: dict[str, Any], m
     body["__init__"] = lambda self, *_: None
     for number, member in enumerate(members):
         body[member[0]] = number
-    cls = enum.EnumMeta.__new__(meta, name, bases, body, **keywords)  # type: ignore[arg-type]
+    cls: type = enum.EnumMeta.__new__(meta, name, bases, body, **keywords)
     for leftover in ("__init__", "__new_member__"):
         if leftover in vars(cls):
             type.__delattr__(cls, leftover)
     return cls
 
 
-def complete(
-    cls: enum.EnumMeta, states: dict[str, tuple[dict[str, Any], dict[str, Any]]], values: dict[Any, str]
-) -> None:
+def complete(cls: Any, states: dict[str, tuple[dict[str, Any], dict[str, Any]]], values: dict[Any, str]) -> None:
     for name, (attributes, slots) in states.items():
         member = cls.__members__[name]
         member.__dict__.update(attributes)

@@ -86,9 +86,7 @@ def _state(pickler: Pickler, function: types.FunctionType) -> dict[str, Any]:
     pickler.record_function(function, values)
     annotations = annotations_of(function)
     metadata = {name: getattr(function, name) for name in _METADATA if hasattr(function, name)}
-    submodules = references.imported_submodules(
-        function.__code__, [*values.values(), *(value for _, value in cells)]
-    )
+    submodules = references.imported_submodules(function.__code__, [*values.values(), *(value for _, value in cells)])
     if not shared:
         values = {**references.hinted_globals(annotations, function.__globals__), **values}
     return {
@@ -139,7 +137,7 @@ publishing = _Publishing()
 
 
 def publish(obj: Any) -> None:
-    """Give a worker's ``__main__`` what a cell defines, for code that looks a name up there (``typing``, ``pickle``)."""
+    """Give a worker's ``__main__`` what a cell defines, for code that looks a name up there (`typing`, `pickle`)."""
     if publishing.active and getattr(obj, "__module__", None) == "__main__":
         name = getattr(obj, "__name__", "")
         if name == getattr(obj, "__qualname__", None) and name.isidentifier():
@@ -209,7 +207,7 @@ def make_partial(cls: type[functools.partial[Any]], function: Any) -> functools.
     return functools.partial.__new__(cls, function)
 
 
-def fill_partial(partial: functools.partial[Any], state: tuple[Any, Any]) -> None:
+def fill_partial(partial: Any, state: tuple[Any, Any]) -> None:
     partial.__setstate__(state[1])
 
 
@@ -220,10 +218,10 @@ def reduce_cached_property(pickler: Pickler, prop: functools.cached_property[Any
 
 
 def make_cached_property(cls: type[functools.cached_property[Any]]) -> functools.cached_property[Any]:
-    prop = cls.__new__(cls)
+    prop: Any = cls.__new__(cls)
     if sys.version_info < (3, 12):
         prop.lock = threading.RLock()
-    return prop
+    return prop  # type: ignore[no-any-return]
 
 
 REDUCERS: dict[type, Any] = {

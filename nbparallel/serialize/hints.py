@@ -33,7 +33,11 @@ def reduce_sentinel(pickler: Pickler, sentinel: Any) -> Reduction:
 def reduce_hint(pickler: Pickler, hint: Any) -> Reduction:
     """Reduce what the C pickler would look up by name in its module: a `TypeVar`, a `NewType`, an alias."""
     module = getattr(hint, "__module__", None)
-    if modules.is_importable(module) and getattr(sys.modules[module], hint.__name__, None) is hint:
+    if (
+        module is not None
+        and modules.is_importable(module)
+        and getattr(sys.modules[module], hint.__name__, None) is hint
+    ):
         return NotImplemented
     key = tracker.foreign_id_of(hint) if pickler.to_parent else None
     if key is not None:
@@ -73,7 +77,7 @@ def make_hint(kind: Any, name: str, module: str | None, details: dict[str, Any],
     else:
         hint = kind(name, *details.pop("constraints", ()), **details)
     with contextlib.suppress(AttributeError):  # read-only for some kinds; only shown in a repr
-        hint.__module__ = module
+        hint.__module__ = module  # type: ignore[assignment]
     return tracker.adopt(hint, key)
 
 

@@ -31,7 +31,7 @@ def is_importable(name: str | None) -> bool:
 def travels_by_name(obj: Any) -> bool:
     """Return whether `obj` (a class or a function) is what its module has under its qualified name."""
     name = getattr(obj, "__module__", None)
-    if not is_importable(name):
+    if name is None or not is_importable(name):
         return False
     found: Any = sys.modules[name]
     try:

@@ -29,9 +29,7 @@ class Namespace:
     """
 
     def __init__(self, namespace: dict[str, Any], home: Home | None) -> None:
-        self.names = {
-            key: namespace[key] for key in ("__name__", "__package__") if isinstance(namespace.get(key), str)
-        }
+        self.names = {key: namespace[key] for key in ("__name__", "__package__") if isinstance(namespace.get(key), str)}
         self.home = home
         module = sys.modules.get(self.names.get("__name__", ""))
         found = isinstance(module, types.ModuleType) and vars(module) is namespace

@@ -34,9 +34,9 @@ def reduce_method(pickler: Pickler, method: types.MethodType) -> Reduction:
 
 def reduce_member(pickler: Pickler, member: Any) -> Reduction:
     """Reduce an enum member by its name: its value may not equal its own copy (a function, an object, NaN)."""
-    cls = type(member)
+    cls: Any = type(member)
     name = getattr(member, "_name_", None)
-    standard = (enum.Enum.__reduce_ex__, enum.Flag.__reduce_ex__)
+    standard: tuple[Any, ...] = (enum.Enum.__reduce_ex__, enum.Flag.__reduce_ex__)
     if cls.__reduce_ex__ not in standard or cls.__members__.get(name) is not member:
         return NotImplemented
     return (make_member, (cls, name))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copyreg
 import io
+import operator
 import pickle
 import sys
 import types
@@ -257,20 +258,22 @@ def load_with(segments: Sequence[Buffer]) -> tuple[Any, pickle.Unpickler]:
 
 
 def registered_with_dill() -> dict[type, Any]:
-    """Return the savers that users gave to ``dill.register``; empty while dill is not imported."""
+    """Return the savers that users gave to ``dill.register``: another dictionary whenever they change."""
+    global _user_savers, _dispatch_size
     dill = sys.modules.get("dill._dill")
     if dill is None:
-        return {}
-    global _user_savers, _dispatch_size
+        return _user_savers
     dispatch = dill.Pickler.dispatch
-    changed = any(dispatch.get(cls) is not saver for cls, saver in _user_savers.items())
-    if changed or len(dispatch) != _dispatch_size:
+    again = _user_savers and any(map(operator.is_not, map(dispatch.get, _user_savers), _user_savers.values()))
+    if again or len(dispatch) != _dispatch_size:
         _dispatch_size = len(dispatch)
-        _user_savers = {
+        savers = {
             cls: saver
             for cls, saver in dispatch.items()
             if not getattr(saver, "__module__", "").startswith(("dill.", "pickle", "_pickle"))
         }
+        if savers != _user_savers:
+            _user_savers = savers
     return _user_savers
 
 

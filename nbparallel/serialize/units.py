@@ -72,13 +72,14 @@ class _Snapshot:
     It only exists for units all of whose parts are immutable, functions or modules.
     """
 
-    __slots__ = ("_functions", "_held", "_registered")
+    __slots__ = ("_functions", "_held", "_reducers", "_savers")
 
     def __init__(self) -> None:
         # A function, its parts, its globals' names and their values: by id, because they may lead back to it.
         self._functions: list[tuple[weakref.ref[types.FunctionType], tuple[int, ...], Any, tuple[int, ...]]] = []
         self._held: list[Any] = []  # so that no id is used again; functions have an entry of their own
-        self._registered = _registered()
+        self._reducers = dict(copyreg.dispatch_table)
+        self._savers = registered_with_dill()
 
     def add(self, function: types.FunctionType, names: tuple[str, ...]) -> None:
         parts = _parts(function)
@@ -89,7 +90,7 @@ class _Snapshot:
         self._functions.append(entry)
 
     def holds(self) -> bool:
-        if self._registered != _registered():
+        if self._savers is not registered_with_dill() or self._reducers != copyreg.dispatch_table:
             return False
         for ref, parts, names, values in self._functions:
             function = ref()
@@ -105,16 +106,13 @@ _ABSENT = object()
 
 
 def _parts(function: types.FunctionType) -> tuple[Any, ...]:
-    parts = (function.__code__, function.__defaults__, function.__kwdefaults__, function.__doc__)
-    if function.__kwdefaults__:
-        parts += tuple(function.__kwdefaults__.values())
+    keywords = function.__kwdefaults__
+    parts = (function.__code__, function.__defaults__, keywords, function.__doc__)
+    if keywords:
+        parts += tuple(keywords.values())
     if function.__closure__:
         parts += tuple(references.closure_values(function).values())
     return parts
-
-
-def _registered() -> list[Any]:
-    return [*copyreg.dispatch_table.values(), *registered_with_dill().values()]
 
 
 class _UnitPickler(Pickler):
@@ -134,8 +132,7 @@ class _UnitPickler(Pickler):
             return
         defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
         self.volatile = bool(function.__dict__) or not all(
-            _is_frozen(value)
-            for value in (*values.values(), *references.closure_values(function).values(), *defaults)
+            _is_frozen(value) for value in (*values.values(), *references.closure_values(function).values(), *defaults)
         )
         # Names that do not exist yet count too: defining one later makes the function another.
         shared = self.namespace(function.__globals__).module is not None
@@ -325,5 +322,3 @@ def start_afresh() -> None:
     for table in (_by_object, _by_content, _received, _loaded):
         table.clear()
     tracker.inherit()
-
-
