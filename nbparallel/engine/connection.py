@@ -130,7 +130,8 @@ class Connection:
         Returns:
             False once the worker has closed it.
         """
-        while True:
+        # Twice empties a pipe; a program that never stops writing must not keep the manager here.
+        for _ in range(2):
             try:
                 data = os.read(self.process.outputs[position], _PIPE_BYTES)
             except BlockingIOError:
@@ -141,6 +142,7 @@ class Connection:
                 self.work.write(-1 if running is None else running, position + 1, text)
             if not data:
                 return False
+        return True
 
     def relay_outputs(self) -> None:
         # One look at both, as mostly there is nothing.

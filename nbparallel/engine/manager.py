@@ -57,6 +57,7 @@ class Engine:
     ) -> None:
         prepare(start_method)  # it starts while this process pickles the first function
         self.start_method = start_method
+        self._made_in = os.getpid()
         self._variables = blas_environment(threads_for, os.environ)
         self._initializer = None if initializer is None else Initializer(*initializer)
         self._lock = Gate()
@@ -116,6 +117,8 @@ class Engine:
             abort: at once, instead of after their work.
             wait: return when they are gone; on the manager's own thread (in a future's callback) it can't.
         """
+        if self._made_in != os.getpid():  # a fork of the notebook's process: the workers are not its own
+            return
         with self._lock:
             self._closing = True
             if abort:
@@ -295,7 +298,7 @@ class Engine:
                 continue
             try:
                 process = WorkerProcess(self.start_method, self._variables)
-            except (OSError, EOFError) as error:
+            except Exception as error:  # whatever it is, it must not end this thread
                 self._no_start = Failure(error, "WorkerCrashed", f"a worker could not be started: {error}")
                 self._perform(self._scheduler.start_failed())
                 continue

@@ -18,9 +18,7 @@ import sys
 import threading
 from typing import Any
 
-ENTRY = (
-    "import sys; sys.path.append(sys.argv[1]); from nbparallel.engine.nursery import main; main(int(sys.argv[2]))"
-)
+ENTRY = "import sys; sys.path.append(sys.argv[1]); from nbparallel.engine.nursery import main; main(int(sys.argv[2]))"
 
 # A request: one length, then the environment as a literal; with it come the descriptors of socket, page, standard
 # output, standard error and exit report. The answer is a pid; the exit report a code.
@@ -91,15 +89,17 @@ class Child:
     def __init__(self, pid: int, report: int) -> None:
         self.pid = pid
         self.sentinel: int | None = report
+        os.set_blocking(report, False)
         self._code: int | None = None
 
     def poll(self) -> int | None:
         if self._code is None and self.sentinel is not None:
-            readable, _, _ = select.select([self.sentinel], [], [], 0)
-            if readable:
+            try:
                 data = os.read(self.sentinel, _NUMBER.size)
-                # No report: the nursery was killed, and its workers with it.
-                self._code = _NUMBER.unpack(data)[0] if len(data) == _NUMBER.size else -signal.SIGKILL
+            except BlockingIOError:
+                return None
+            # No report: the nursery was killed, and its workers with it.
+            self._code = _NUMBER.unpack(data)[0] if len(data) == _NUMBER.size else -signal.SIGKILL
         return self._code
 
     def close(self) -> None:
@@ -138,13 +138,16 @@ def main(control_fd: int) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     reports: dict[int, int] = {}
+    waiting = select.poll()  # select() knows no descriptors above 1023
+    waiting.register(control_fd, select.POLLIN)
+    waiting.register(wake_read, select.POLLIN)
     while True:
-        readable, _, _ = select.select([control, wake_read], [], [])
+        readable = {fd for fd, _ in waiting.poll()}
         if wake_read in readable:
             with contextlib.suppress(BlockingIOError):
                 os.read(wake_read, 4096)
             _reap(reports)
-        if control not in readable:
+        if control_fd not in readable:
             continue
         try:
             head, descriptors, _, _ = socket.recv_fds(control, _LENGTH.size, _DESCRIPTORS)
@@ -158,7 +161,9 @@ def main(control_fd: int) -> None:
         pid = os.fork()
         if pid == 0:
             try:
-                _become_worker(worker, control, (wake_read, wake_write, report, *reports.values()), given, environment)
+                _become_worker(
+                    worker, control, (wake_read, wake_write, report, *reports.values()), given, environment
+                )
             finally:
                 os._exit(1)
         for fd in given:
@@ -190,7 +195,11 @@ def _reap(reports: dict[int, int]) -> None:
 
 
 def _become_worker(
-    worker: Any, control: socket.socket, foreign: tuple[int, ...], given: list[int], environment: dict[str, str]
+    worker: Any,
+    control: socket.socket,
+    foreign: tuple[int, ...],
+    given: list[int],
+    environment: dict[str, str],
 ) -> None:
     parent = os.getppid()
     signal.set_wakeup_fd(-1)

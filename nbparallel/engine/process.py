@@ -21,7 +21,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
 from nbparallel.engine import nursery
 from nbparallel.engine.page import Page
@@ -63,24 +63,25 @@ class WorkerProcess:
             start_method: one of `START_METHODS`.
             environment: variables to set for it (thread limits), beside this process's own.
         """
-        self.page = Page.create()
-        self.socket, theirs = socket.socketpair()
-        out_read, out_write = os.pipe()
-        err_read, err_write = os.pipe()
-        self.outputs = (out_read, err_read)
-        try:
-            start = {"spawn": _spawn, "forkserver": _ask_nursery, "fork": _fork}[start_method]
-            self._exit = start(theirs, self.page, (out_write, err_write), environment)
-        except BaseException:
-            self.page.close()
-            self.socket.close()
-            for fd in self.outputs:
-                os.close(fd)
-            raise
-        finally:
-            theirs.close()
-            os.close(out_write)
-            os.close(err_write)
+        start = {"spawn": _spawn, "forkserver": _ask_nursery, "fork": _fork}[start_method]
+        with contextlib.ExitStack() as given, contextlib.ExitStack() as ours:
+            self.page = Page.create()
+            ours.callback(self.page.close)
+            self.socket, theirs = make_pair()
+            ours.callback(self.socket.close)
+            given.callback(theirs.close)
+            reads, writes = [], []
+            for _ in range(2):
+                read, write = os.pipe()
+                reads.append(read)
+                writes.append(write)
+                ours.callback(os.close, read)
+                given.callback(os.close, write)
+            self.outputs = (reads[0], reads[1])
+            _parent_ends.add(self)
+            ours.callback(_parent_ends.discard, self)
+            self._exit = start(theirs, self.page, (writes[0], writes[1]), environment)
+            self._held = ours.pop_all()
         self.page.handed_over()
         self.socket.setblocking(False)
         for fd in self.outputs:
@@ -88,7 +89,6 @@ class WorkerProcess:
         self.pid = self._exit.pid
         self.sentinel = self._exit.sentinel
         self._code: int | None = None
-        _parent_ends.add(self)
 
     def exitcode(self, timeout: float = 0.0) -> int | None:
         """Return the exit code (negative for a signal) once the process has ended, `None` while it runs.
@@ -103,7 +103,9 @@ class WorkerProcess:
             if self._code is not None or left <= 0:
                 break
             if self.sentinel is not None:
-                select.select([self.sentinel], [], [], left)
+                ended = select.poll()  # select() knows no descriptors above 1023
+                ended.register(self.sentinel, select.POLLIN)
+                ended.poll(left * 1000)
             else:
                 time.sleep(min(left, 0.005))
         return self._code
@@ -115,15 +117,26 @@ class WorkerProcess:
 
     def close(self) -> None:
         """Close this side. The process should have ended, or ends when it notices."""
-        _parent_ends.discard(self)
+        self._held.close()
+        self._exit.close()
+
+    def close_copies(self) -> None:
+        """Close the descriptors alone, in a forked child that has copies of them."""
         self.socket.close()
         for fd in self.outputs:
             os.close(fd)
-        self._exit.close()
-        self.page.close()
 
 
-#: What a forked worker must close, or it would keep its siblings' connections open beyond the parent's death.
+def make_pair() -> tuple[socket.socket, socket.socket]:
+    """Return two connected sockets; on Windows, where there is nothing else, by way of the loopback."""
+    pair = socket.socketpair()
+    for end in pair:
+        if end.family == socket.AF_INET:  # or a short message waits for the acknowledgement of the one before
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return pair
+
+
+#: What any forked child must close, or it would keep workers' connections open beyond the parent's death.
 _parent_ends: weakref.WeakSet[WorkerProcess] = weakref.WeakSet()
 
 
@@ -259,7 +272,9 @@ class _Forked:
         if self.sentinel is not None:
             os.close(self.sentinel)
         if self.poll() is None:
-            threading.Thread(target=os.waitpid, args=(self.pid, 0), name="nbparallel-reaper", daemon=True).start()
+            threading.Thread(
+                target=os.waitpid, args=(self.pid, 0), name="nbparallel-reaper", daemon=True
+            ).start()
 
 
 def _fork(theirs: socket.socket, page: Page, outputs: tuple[int, int], environment: dict[str, str]) -> _Exit:
@@ -281,12 +296,6 @@ def _in_forked_child(
 ) -> None:
     from nbparallel.engine import worker
 
-    for end in list(_parent_ends):
-        end.socket.close()
-        for fd in end.outputs:
-            os.close(fd)
-    if _nursery is not None:
-        _nursery.abandon()
     os.environ.update(environment)
     for fd, target in zip(outputs, (1, 2), strict=True):
         os.dup2(fd, target)
@@ -295,15 +304,16 @@ def _in_forked_child(
 
 
 def forget_after_fork() -> None:
-    """Drop what belongs to the parent, in a child that the user's own code forked."""
+    """Drop what belongs to the parent, in a child that `_fork` or the user's own code forked."""
     global _nursery, _nursery_lock
     _nursery_lock = threading.Lock()
     if _nursery is not None:
         _nursery.abandon()
         _nursery = None
+    for end in list(_parent_ends):
+        end.close_copies()
     _parent_ends.clear()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=forget_after_fork)
-

@@ -6,7 +6,9 @@ Called by `worker` only.
 
 from __future__ import annotations
 
+import functools
 import io
+import os
 import sys
 import threading
 
@@ -24,9 +26,9 @@ _streams: list[_Stream] = []
 class _Stream(io.TextIOBase):
     def __init__(self, number: int, channel: Channel) -> None:
         self._number = number
-        self._channel = channel
+        self._channel: Channel | None = channel
         self._line = ""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler or a finaliser may print while its thread prints
         # For code that writes bytes: straight to the descriptor.
         self.buffer = open(number, "wb", buffering=0, closefd=False)  # noqa: SIM115 - it lives as long as the stream
 
@@ -64,7 +66,14 @@ class _Stream(io.TextIOBase):
                 self._line = ""
 
     def _send(self, text: str) -> None:
-        self._channel.send(("output", run, task, self._number, text))
+        if self._channel is None:
+            self.buffer.write(text.encode("utf-8", "backslashreplace"))
+        else:
+            self._channel.send(("output", run, task, self._number, text))
+
+    def leave_channel(self) -> None:
+        """Write to the descriptor from now on, in a child that a task has forked: the connection is the worker's."""
+        self._channel, self._line, self._lock = None, "", threading.RLock()
 
 
 def install(channel: Channel) -> None:
@@ -74,6 +83,15 @@ def install(channel: Channel) -> None:
     _streams = [out, err]
     sys.stdout = sys.__stdout__ = out  # type: ignore[assignment,misc]
     sys.stderr = sys.__stderr__ = err  # type: ignore[assignment,misc]
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=functools.partial(_detach, channel))
+
+
+def _detach(channel: Channel) -> None:
+    # A child that kept the connection open would hide its worker's death, and one that wrote to it garble it.
+    channel.close()
+    for stream in _streams:
+        stream.leave_channel()
 
 
 def finish_task() -> None:
@@ -82,5 +100,3 @@ def finish_task() -> None:
     unfinished = False
     for stream in _streams:
         stream.end_line()
-
-

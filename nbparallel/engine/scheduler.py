@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 #: An automatic chunk lasts about this long, in seconds: long against the ~0.1 ms that a chunk costs, short against
 #: what an eye notices in a bar.
@@ -41,52 +40,82 @@ PREFETCH_CHUNKS = 16
 STARTS_BEFORE_GIVING_UP = 3
 
 
-class Chunk(NamedTuple):
+@dataclass(slots=True)
+class Chunk:
+    """Tasks `start` to `stop` of a run, on their way to a worker."""
+
     number: int
     run: int
     start: int
     stop: int
 
 
-class Start(NamedTuple):
+@dataclass(slots=True)
+class Start:
+    """Start so many workers."""
+
     count: int
 
 
-class Send(NamedTuple):
+@dataclass(slots=True)
+class Send:
+    """Hand a chunk to a worker."""
+
     worker: int
     chunk: Chunk
 
 
-class Stop(NamedTuple):
+@dataclass(slots=True)
+class Stop:
+    """Let an idle worker go."""
+
     worker: int
 
 
-class Abort(NamedTuple):
+@dataclass(slots=True)
+class Abort:
+    """End a worker at once."""
+
     worker: int
 
 
-class Skip(NamedTuple):
+@dataclass(slots=True)
+class Skip:
+    """Have a worker leave out what it has not begun of a run."""
+
     worker: int
     run: int
 
 
-class Crashed(NamedTuple):
+@dataclass(slots=True)
+class Crashed:
+    """Note that a worker died while it ran this task."""
+
     run: int
     index: int
     pid: int
     exitcode: int | None
 
 
-class Finish(NamedTuple):
+@dataclass(slots=True)
+class Finish:
+    """Note that nothing of a run is waiting or under way."""
+
     run: int
 
 
-class Hungry(NamedTuple):
+@dataclass(slots=True)
+class Hungry:
+    """Ask for so many more items of a run."""
+
     run: int
     count: int
 
 
-class GiveUp(NamedTuple):
+@dataclass(slots=True)
+class GiveUp:
+    """Note that no worker lives long enough to run it."""
+
     run: int
 
 
@@ -240,9 +269,7 @@ class Scheduler:
     def done(self, worker: int, chunk: int, count: int, seconds: float) -> list[Action]:
         """A worker finished its first chunk: `count` tasks took `seconds` in its last report."""
         known = self._workers[worker]
-        assert known.chunks and known.chunks[0].number == chunk, (
-            "chunks end in the order in which they were sent"
-        )
+        assert known.chunks[0].number == chunk, "chunks end in the order in which they were sent"
         finished = known.chunks.popleft()
         known.settled.clear()
         known.ran = True

@@ -1,8 +1,9 @@
 """Messages between the parent and one worker: framed segments over a connected socket.
 
-A message is a list of segments: the first is a small marshalled header, the others are payload (streams and raw buffers)
-that is never copied into a header. The same reader serves the worker's blocking socket and the manager's non-blocking
-ones. Both ends are the same interpreter, so native byte order and ``marshal``, the fastest for plain values, are safe.
+A message is a list of segments: the first is a small marshalled header, the others are payload (streams and raw
+buffers) that is never copied into a header. The same reader serves the worker's blocking socket and the manager's
+non-blocking ones. Both ends are the same interpreter, so native byte order and ``marshal``, the fastest for plain
+values, are safe.
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ def encode(header: Any, segments: Sequence[Buffer] = ()) -> list[Buffer]:
     head = marshal.dumps(header)
     if len(segments) == 1:
         size = _nbytes(segments[0])
-        return [_TWO.pack(2, len(head), size) + head, segments[0]] if size else [_TWO.pack(2, len(head), 0) + head]
+        return (
+            [_TWO.pack(2, len(head), size) + head, segments[0]]
+            if size
+            else [_TWO.pack(2, len(head), 0) + head]
+        )
     sizes = [len(head), *(_nbytes(segment) for segment in segments)]
     prefix = _COUNT.pack(len(sizes)) + struct.pack(f"={len(sizes)}Q", *sizes) + head
     return [prefix, *(segment for segment in segments if _nbytes(segment))]
@@ -120,6 +125,9 @@ class Writer:
     def put(self, pieces: Sequence[Buffer]) -> None:
         self._queue.extend(memoryview(piece).cast("B") for piece in pieces)
 
+    def close(self) -> None:
+        self._socket.close()
+
     def flush(self) -> None:
         """Send as much as the socket takes.
 
@@ -143,18 +151,32 @@ class Writer:
 
 
 class Channel:
-    """A worker's end: blocking, and safe for the threads that a task may start and that may print."""
+    """A worker's end: blocking, and safe for whatever may print: a task's threads, signal handlers and finalisers."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._writer = Writer(sock)
         self._reader = Reader(sock)
         self._inbox: deque[Message] = deque()
-        self._lock = threading.Lock()
+        self._outbox: deque[list[Buffer]] = deque()
+        self._lock = threading.RLock()
+        self._sending = False
 
     def send(self, header: Any, segments: Sequence[Buffer] = ()) -> None:
+        self._outbox.append(encode(header, segments))
         with self._lock:
-            self._writer.put(encode(header, segments))
-            self._writer.flush()
+            if self._sending:  # a signal handler or a finaliser cut in: the call that it interrupted goes on with this
+                return
+            self._sending = True
+            try:
+                while self._outbox:
+                    self._writer.put(self._outbox.popleft())
+                    self._writer.flush()
+            finally:
+                self._sending = False
+
+    def close(self) -> None:
+        """Leave the connection to the other processes that hold it."""
+        self._writer.close()
 
     def receive(self) -> Message:
         """Return the next message.

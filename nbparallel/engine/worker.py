@@ -114,8 +114,8 @@ class _Worker:
         elif kind == "environment":
             environment.apply(details[0])
         elif kind == "initializer":
-            self._initialize(*details, segments)
-        return kind != "exit"
+            self._initialize(details[0], segments)
+        return bool(kind != "exit")
 
     def _initialize(self, number: int, segments: list[bytearray]) -> None:
         try:
@@ -267,7 +267,7 @@ def _describe(error: BaseException) -> dict[str, Any]:
         message = "" + str(error)  # of str itself, which the wire insists on
     except Exception as broken:  # a user's __str__ may raise
         text = message = f"<{type(error).__name__} whose message raised {type(broken).__name__}>"
-    described = {"type": type(error).__qualname__, "message": message, "traceback": text}
+    described: dict[str, Any] = {"type": type(error).__qualname__, "message": message, "traceback": text}
     try:
         described["pickle"] = [bytes(segment) for segment in dumps_result(error)]
     except Exception as broken:
@@ -297,6 +297,10 @@ def _watch(parent: int, sock: socket.socket) -> None:
         import psutil
 
         psutil.Process(parent).wait()
+    elif sys.platform == "darwin":
+        ended = select.kevent(parent, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)
+        if os.getppid() == parent:
+            select.kqueue().control([ended], 1)
     else:
         poll = select.poll()
         poll.register(sock, 0)  # only a hang-up, which needs no asking, wakes it
