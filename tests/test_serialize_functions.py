@@ -336,6 +336,20 @@ class TestKindsOfFunctions:
 
 
 class TestNamesFoundAtRunTime:
+    def test_code_that_exec_made_where_there_is_no_name(self, nb: Notebook) -> None:
+        nb.cell("""
+            space = {}
+            exec("class C:\\n    def up(self): return 1\\ndef g(): return C().up()", space)
+            g, C = space["g"], space["C"]
+            def f(c): return c.up(), g(), type(c) is C, type({}.keys()), {"a": 1}.keys()
+        """)
+        assert nb.both("f", nb["C()"])[:3] == (1, 1, True)
+        assert nb.both("g") == 1
+
+    def test_long_chain_of_functions(self, nb: Notebook) -> None:
+        nb.cell("def f0(): return 0\n" + "\n".join(f"def f{i}(): return f{i - 1}() + 1" for i in range(1, 120)))
+        assert nb.both("f119") == 119
+
     def test_globals_with_a_constant(self, nb: Notebook) -> None:
         nb.cell("""
             def helper(x): return x + 1

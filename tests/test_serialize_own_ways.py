@@ -89,3 +89,47 @@ class TestOwnWaysOfPickling:
             assert nb.remote("lambda: Guarded(3)").x == 30
         finally:
             nb.cell("del dill.Pickler.dispatch[Guarded]")
+
+    def test_reduce_with_items(self, nb: Notebook) -> None:
+        nb.cell("""
+            class Bag:
+                def __init__(self): self.items, self.table = [], {}
+                def append(self, item): self.items.append(item)
+                def extend(self, items): self.items.extend(items)
+                def __setitem__(self, key, value): self.table[key] = value
+                def __reduce__(self): return Bag, (), None, iter(self.items), iter(self.table.items())
+                def __eq__(self, other): return vars(self) == vars(other)
+            bag = Bag()
+            bag.append(1)
+            bag["k"] = 2
+            def f(given): return given, bag
+        """)
+        assert nb.both("f", nb["bag"]) == (nb["bag"], nb["bag"])
+
+    def test_proxies_with_getattr(self, nb: Notebook) -> None:
+        nb.cell("""
+            class Proxy:
+                def __init__(self, target): self._target = target
+                def __getattr__(self, name): return getattr(self._target, name)
+            class Slim:
+                __slots__ = ("_target",)
+                def __init__(self, target): self._target = target
+                def __getattr__(self, name): return getattr(self._target, name)
+            class Record(dict):
+                def __getattr__(self, name): return self[name]
+            proxy = Proxy([1, 1])
+            record = Record(a=1)
+            def f(given): return proxy.count(1), given.count(2)
+            def g(record): return record.a, type(record) is Record
+        """)
+        assert nb.both("f", nb["Slim([2])"]) == (2, 1)
+        assert nb.both("proxy.count", 1) == 2
+
+    def test_thread_local_starts_empty(self, nb: Notebook) -> None:
+        nb.cell("""
+            import threading
+            kept = threading.local()
+            kept.session = threading.Lock()
+            def f(): return hasattr(kept, "session")
+        """)
+        assert nb.remote("f") is False

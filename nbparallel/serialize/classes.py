@@ -1,10 +1,11 @@
 """Classes by value: one empty skeleton per definition, its attributes set afterwards.
 
 The skeleton is made without running the metaclass's Python code, ``__init_subclass__`` or ``__set_name__``: they ran
-when the cell did, and what they left is part of the state. States of a class's bases and metaclasses ride with the
-class that brings them, so that a registry in a base may refer to the class. The order is: methods, the attributes
-that Python itself reads, what the methods refer to, all else; so that instances in a class's own attributes, or in
-its methods' globals, find their ``__hash__`` and ``__setstate__`` when they are loaded. Called by `pickler`.
+when the cell did, and what they left is part of the state; only what they left in an importable module is not. States
+of a class's bases and metaclasses ride with the class that brings them, so that a registry in a base may refer to the
+class. The order is: methods, the attributes that Python itself reads, what the methods refer to, all else; so that
+instances in a class's own attributes, or in its methods' globals, find their ``__hash__`` and ``__setstate__`` when
+they are loaded. Called by `pickler`.
 """
 
 from __future__ import annotations
@@ -61,6 +62,9 @@ _NAMED_IN_TYPES = {
     if isinstance(cls, type) and cls.__module__ == "builtins" and not hasattr(builtins, cls.__name__)
 }
 
+# Those that no module has under any name.
+_VIEWS = {id(type(getattr({}, name)())): name for name in ("keys", "values", "items")}
+
 # Those that a class may be registered with and that don't find out by its methods.
 _STANDARD_ABCS = [
     cls
@@ -73,6 +77,8 @@ _STANDARD_ABCS = [
 def reduce_class(pickler: Pickler, cls: type) -> Reduction:
     if id(cls) in _NAMED_IN_TYPES:
         return (getattr, (types, _NAMED_IN_TYPES[id(cls)]))
+    if id(cls) in _VIEWS:
+        return (view_class, (_VIEWS[id(cls)],))
     if _is_elsewhere(cls):
         return NotImplemented
     token = pickler.token(cls)
@@ -208,6 +214,10 @@ def _virtual_subclasses(cls: abc.ABCMeta) -> Any:
 
 # The names that were set on a class by its last state: a name that the next one lacks was deleted in the notebook.
 _set_names: dict[str, frozenset[str]] = {}
+
+
+def view_class(name: str) -> type:
+    return type(getattr({}, name)())
 
 
 def make_class(meta: Any, name: str, bases: tuple[type, ...], shape: dict[str, Any], key: str) -> type:

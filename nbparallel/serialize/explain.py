@@ -29,6 +29,7 @@ _MENDS = {
     "ssl": "open the connection inside the function",
     "_thread": "a lock only works inside one process: leave it out, or let one task do the guarded work",
     "threading": "threads, locks and events only work inside one process: make them inside the function",
+    "_contextvars": "a context variable lives in one process: pass its value",
     "_io": "open the file inside the function, or pass its path",
     "tempfile": "open the file inside the function, or pass its path",
     "tqdm": "leave the bar out of the function: pmap shows one of its own",

@@ -3,8 +3,9 @@
 A function's reduction holds nothing but its code and empty cells; its globals, defaults and cell contents are filled
 in once the shell exists, so mutual recursion, self-reference and shared closure variables need no care. What wraps
 functions (a class, ``lru_cache``, ``partial``) *claims* them: it is built of the shells, and their contents come after
-it, because they may lead back to it. Code objects and the shell itself are dill's. Called by `pickler`; the
-``make_``/``fill_`` functions run on the other side.
+it, because they may lead back to it. A function that travels in two units (as an argument and as a helper, say) is two
+objects there, alike in all but identity; a class is one. Code objects and the shell itself are dill's. Called by
+`pickler`; the ``make_``/``fill_`` functions run on the other side.
 """
 
 from __future__ import annotations

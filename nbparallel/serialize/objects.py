@@ -10,6 +10,7 @@ import enum
 import io
 import os
 import sys
+import threading
 import types
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,29 @@ def make_named(cls: type, key: str) -> Any:
     return tracker.adopt(object.__new__(cls), key) if known is None else known
 
 
+def reduce_past_getattr(pickler: Pickler, obj: Any) -> Reduction:
+    """Reduce an object whose class has ``__getattr__``, which an unpickler would ask for ``__setstate__``.
+
+    It asks while the object is still empty, and a proxy then looks for its own target without end.
+    """
+    reduction = obj.__reduce_ex__(5)
+    has_state = isinstance(reduction, tuple) and len(reduction) == 5 and reduction[2] is not None
+    return (*reduction, set_state) if has_state else reduction
+
+
+def set_state(obj: Any, state: Any) -> None:
+    attributes, slots = state if isinstance(state, tuple) else (state, None)
+    if attributes:
+        object.__getattribute__(obj, "__dict__").update(attributes)
+    for name, value in (slots or {}).items():
+        object.__setattr__(obj, name, value)
+
+
+def reduce_thread_local(pickler: Pickler, local: Any) -> Reduction:
+    # A worker is another thread, too: it starts with none of the attributes.
+    return (threading.local, ())
+
+
 def reduce_stream(pickler: Pickler, stream: Any) -> Reduction:
     for name in ("stdout", "stderr", "stdin"):
         if stream is getattr(sys, name, None):
@@ -102,6 +126,7 @@ def make_view(mapping: dict[Any, Any], kind: str) -> Any:
 
 REDUCERS: dict[type, Any] = {
     types.MethodType: reduce_method,
+    threading.local: reduce_thread_local,
     weakref.WeakKeyDictionary: reduce_weak_dictionary,
     weakref.WeakValueDictionary: reduce_weak_dictionary,
     weakref.WeakSet: reduce_weak_set,

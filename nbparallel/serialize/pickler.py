@@ -116,8 +116,13 @@ def _reducer_for(cls: type) -> Callable[[Any, Any], Reduction]:
         return _by_dill
     if any((base.__module__.partition(".")[0], base.__name__) in _LIVE for base in cls.__mro__):
         return _refuse
-    own = type(cls.__reduce__) is types.FunctionType or type(cls.__reduce_ex__) is types.FunctionType
-    return objects.reduce_by_own_method if own and cls not in copyreg.dispatch_table else _leave_to_c
+    if cls in copyreg.dispatch_table:
+        return _leave_to_c
+    if type(cls.__reduce__) is types.FunctionType or type(cls.__reduce_ex__) is types.FunctionType:
+        return objects.reduce_by_own_method
+    if type(getattr(cls, "__getattr__", None)) is types.FunctionType and not hasattr(cls, "__setstate__"):
+        return objects.reduce_past_getattr
+    return _leave_to_c
 
 
 def _refuse(pickler: Pickler, obj: Any) -> Reduction:

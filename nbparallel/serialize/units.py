@@ -19,8 +19,8 @@ from typing import Any
 from nbparallel.serialize import functions, modules, references, tracker
 from nbparallel.serialize.functions import Reduction
 from nbparallel.serialize.pickler import Buffer, Pickler, dump_with, load_with, registered_with_dill
+from nbparallel.serialize.snapshot import Snapshot, is_frozen
 
-_ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None), range, type(...)})
 _numbers = itertools.count(1)
 
 
@@ -54,7 +54,7 @@ class _Version:
         self.number = next(_numbers)
         self.segments = segments
         self.tracked: list[Callable[[], Any]] = []
-        self.snapshot: _Snapshot | None = None
+        self.snapshot: Snapshot | None = None
         self._unit: weakref.ref[Unit] | None = None
         _alive[self.number] = self
 
@@ -66,59 +66,10 @@ class _Version:
         return unit
 
 
-class _Snapshot:
-    """What functions and their names were when they were pickled, to be compared by identity.
-
-    It only exists for units all of whose parts are immutable, functions or modules.
-    """
-
-    __slots__ = ("_functions", "_held", "_reducers", "_savers")
-
-    def __init__(self) -> None:
-        # A function, its parts, its globals' names and their values: by id, because they may lead back to it.
-        self._functions: list[tuple[weakref.ref[types.FunctionType], tuple[int, ...], Any, tuple[int, ...]]] = []
-        self._held: list[Any] = []  # so that no id is used again; functions have an entry of their own
-        self._reducers = dict(copyreg.dispatch_table)
-        self._savers = registered_with_dill()
-
-    def add(self, function: types.FunctionType, names: tuple[str, ...]) -> None:
-        parts = _parts(function)
-        values = [function.__globals__.get(name, _ABSENT) for name in names]
-        self._held += [value for value in (*parts, *values) if type(value) is not types.FunctionType]
-        self._held += [value for value in (*parts, *values) if modules.travels_by_name(value)]
-        entry = (weakref.ref(function), tuple(map(id, parts)), names, tuple(map(id, values)))
-        self._functions.append(entry)
-
-    def holds(self) -> bool:
-        if self._savers is not registered_with_dill() or self._reducers != copyreg.dispatch_table:
-            return False
-        for ref, parts, names, values in self._functions:
-            function = ref()
-            if function is None or tuple(map(id, _parts(function))) != parts:
-                return False
-            get = function.__globals__.get
-            if tuple([id(get(name, _ABSENT)) for name in names]) != values:
-                return False
-        return True
-
-
-_ABSENT = object()
-
-
-def _parts(function: types.FunctionType) -> tuple[Any, ...]:
-    keywords = function.__kwdefaults__
-    parts = (function.__code__, function.__defaults__, keywords, function.__doc__)
-    if keywords:
-        parts += tuple(keywords.values())
-    if function.__closure__:
-        parts += tuple(references.closure_values(function).values())
-    return parts
-
-
 class _UnitPickler(Pickler):
     def __init__(self, buffer_callback: Any) -> None:
         super().__init__(buffer_callback)
-        self.snapshot = _Snapshot()
+        self.snapshot = Snapshot()
         self.keep: list[Any] = []
         self.files: set[str] = set()
 
@@ -132,7 +83,7 @@ class _UnitPickler(Pickler):
             return
         defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
         self.volatile = bool(function.__dict__) or not all(
-            _is_frozen(value) for value in (*values.values(), *references.closure_values(function).values(), *defaults)
+            is_frozen(value) for value in (*values.values(), *references.closure_values(function).values(), *defaults)
         )
         # Names that do not exist yet count too: defining one later makes the function another.
         shared = self.namespace(function.__globals__).module is not None
@@ -141,20 +92,6 @@ class _UnitPickler(Pickler):
     def write(self, obj: Any) -> None:
         super().write(obj)
         self.dump((_sources(self.files), _registrations()))
-
-
-def _is_frozen(value: Any) -> bool:
-    """Return whether `value` can't change, or is a function, which has an entry of its own in the snapshot."""
-    cls = type(value)
-    if cls in _ATOMS or cls is types.FunctionType:
-        return True
-    if cls is types.BuiltinFunctionType:  # also a bound method: `rows.append`
-        return value.__self__ is None or isinstance(value.__self__, (types.ModuleType, type))
-    if cls is types.ModuleType:
-        return modules.is_importable(value.__name__) or value.__name__ == "__main__"
-    if cls is tuple or cls is frozenset:
-        return all(type(item) is not types.FunctionType and _is_frozen(item) for item in value)
-    return isinstance(value, type) and (value.__module__ == "builtins" or modules.travels_by_name(value))
 
 
 def _registrations() -> list[tuple[str, type, Any]]:
@@ -203,7 +140,7 @@ def unit_of(obj: Any) -> Unit:
         last = _by_content.get(stream)
     if last is None or not _same(last.segments, stream, buffers):
         last = _Version((stream, *(bytearray(view) for view in buffers)))
-    last.snapshot = None if pickler.volatile or not _is_frozen(obj) else pickler.snapshot
+    last.snapshot = None if pickler.volatile or not is_frozen(obj) else pickler.snapshot
     last.tracked = [tracker.reference_to(tracked) for tracked in pickler.keep]
     unit = last.unit()
     _by_content[stream] = last
