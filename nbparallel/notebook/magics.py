@@ -1,0 +1,123 @@
+"""The magics: ``%pmap`` and ``%pworkers``.
+
+Registered by `load`. Each is a parser of its line over the public functions, so that whatever works in a cell works in
+a script.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
+from IPython.core.error import UsageError
+from IPython.core.magic import (
+    Magics,
+    line_magic,
+    magics_class,
+    needs_local_scope,
+    no_var_expand,
+    output_can_be_silenced,
+)
+
+from nbparallel import backends, config, mapping
+from nbparallel.choice import check_chunksize
+from nbparallel.notebook import comprehension, workers
+from nbparallel.notebook.options import Option, split_options, variable_name, whole_number
+
+_WORKERS = Option("workers", lambda text: config.check_workers(whole_number(text)))
+_BACKEND = Option("backend", backends.check)
+_OUT = Option("out", variable_name)
+PMAP_OPTIONS = {
+    "-j": _WORKERS,
+    "--workers": _WORKERS,
+    "-b": _BACKEND,
+    "--backend": _BACKEND,
+    "-o": _OUT,
+    "--out": _OUT,
+    "--chunksize": Option("chunksize", lambda text: check_chunksize(text if text == "auto" else whole_number(text))),
+    "--seed": Option("seed", lambda text: mapping.check_seed(whole_number(text))),
+}
+
+
+@magics_class
+class ParallelMagics(Magics):
+    """``%pmap`` and ``%pworkers``."""
+
+    @no_var_expand
+    @needs_local_scope
+    @output_can_be_silenced
+    @line_magic
+    def pmap(self, line: str, local_ns: dict[str, Any] | None = None) -> list[Any] | None:
+        """Compute a comprehension in parallel, and return its list.
+
+        %pmap [-j N] [-b NAME] [-o NAME] [--chunksize N] [--seed N] EXPRESSION for NAME in ITERABLE ...
+
+        The expression is computed by the workers, for each item. The iterables and the conditions are evaluated here,
+        in the notebook. Several `for`s, `if`s and variables (`for a, b in pairs`) work as in any comprehension, and
+        nothing in it is changed: no {} or $ is expanded.
+
+        Options, in front of the expression:
+          -j, --workers N    how many workers; by default see %pworkers
+          -b, --backend NAME where it is computed: processes (the default), threads, serial
+          -o, --out NAME     store the list in a variable instead of returning it
+          --chunksize N      how many items travel together; by default measured
+          --seed N           item i draws its random numbers from stream i of this seed
+
+        An expression that begins with a minus goes behind a `--` of its own.
+
+        Examples:
+          %pmap square(x) for x in range(10)
+          roots = %pmap x ** 0.5 for x in numbers if x >= 0
+          %pmap -j 4 -o table  f(a, b) for a in range(3) for b in range(4)
+          %pmap --seed 1  throw_dice() for _ in range(100)
+
+        The same without the magic: `pmap(square, range(10))`.
+        """
+        options, text = split_options(line, PMAP_OPTIONS, "%pmap")
+        read = comprehension.parse(text.rstrip("; "))  # IPython takes a semicolon at the end for silence
+        out = options.pop("out", None)
+        assert self.shell is not None
+        user = self.shell.user_ns
+        function = read.function(user, local_ns)
+        found = mapping.pmap(function, *read.inputs(user, local_ns), label=read.label, **options)
+        if out is None:
+            return found
+        user[out] = found
+        return None
+
+    @line_magic
+    def pworkers(self, line: str) -> None:
+        """Show what this notebook may use and which workers are warm, or set how many a map uses.
+
+        %pworkers            cores and memory and why, how workers start, which are warm
+        %pworkers 4          maps use 4 workers from now on
+        %pworkers auto       maps use one worker per effective core, as at the beginning
+        %pworkers restart    stop the warm workers; the next map starts fresh ones
+
+        The same without the magic: `resources()`, `configure(workers=4)`.
+        """
+        word = line.strip()
+        if word == "restart":
+            count = len(workers.warm_pids())
+            backends.shutdown()
+            print(f"{count} stopped; the next map starts fresh workers")
+        elif word:
+            try:
+                config.configure(workers="auto" if word == "auto" else whole_number(word))
+            except ValueError as error:
+                raise UsageError(f"%pworkers takes a number, auto or restart, not {word}: {error}") from None
+            print(f"workers  {config.resolve_workers(None)}")
+        else:
+            print(workers.overview())
+
+    @context_matcher()  # type: ignore[untyped-decorator]
+    def complete_options(self, context: CompletionContext) -> SimpleMatcherResult:
+        """Complete the options of ``%pmap`` and the words of ``%pworkers``."""
+        before = context.line_with_cursor[: context.cursor_position].lstrip()
+        name, _, typed = before.rpartition("%")[2].partition(" ")
+        known = {"pmap": list(PMAP_OPTIONS), "pworkers": ["auto", "restart"]}.get(name, [])
+        last = typed.split(" ")[-1]
+        if "%" not in before or (name == "pmap" and not last.startswith("-")):
+            known = []
+        found = [SimpleCompletion(text=each, type="option") for each in known if each.startswith(last)]
+        return {"completions": found, "matched_fragment": last, "suppress": bool(found)}
