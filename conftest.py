@@ -1,0 +1,16 @@
+"""What the notebooks need of pytest, when `--nbval` collects their cells; the tests have a conftest.py of their own."""
+
+from __future__ import annotations
+
+import pytest
+from nbval.plugin import IPyNbCell
+
+# A test waits for nothing long, but a cell computes: the longest takes some twenty seconds on an idle, slow core, and
+# machines are busy. nbval's own limit (pyproject.toml) is the lower one: it interrupts the cell, and shows where it was.
+CELL_SECONDS = 330
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, IPyNbCell):
+            item.add_marker(pytest.mark.timeout(CELL_SECONDS))
