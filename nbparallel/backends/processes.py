@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
+from nbparallel.backends.shipping import Shipping
 from nbparallel.engine.manager import Engine
 from nbparallel.engine.work import Work
-from nbparallel.errors import NBParallelWarning, SerializationError
 from nbparallel.machine import blas_threads_per_worker
-from nbparallel.serialize import Unit, explain, heavy_globals, name_of, unit_of
-
-#: A function that refers to more than this, in bytes, is remarked upon once.
-LARGE_BYTES = 10_000_000
 
 
-class ProcessesBackend:
+class ProcessesBackend(Shipping):
     """Runs works on an `Engine`.
 
     Args:
@@ -26,19 +21,8 @@ class ProcessesBackend:
     name = "processes"
 
     def __init__(self, engine: Engine) -> None:
+        super().__init__()
         self.engine = engine
-        self._remarked: set[tuple[str, str]] = set()
-
-    def prepare(self, function: Callable[..., Any]) -> Unit:
-        try:
-            unit = unit_of(function)
-        except SerializationError:
-            raise
-        except Exception as error:
-            raise explain(error, function, unit_of, name_of(function)) from error
-        if unit.nbytes > LARGE_BYTES:
-            self._remark(function)
-        return unit
 
     def submit(self, work: Work) -> None:
         self.engine.submit(work)
@@ -55,17 +39,6 @@ class ProcessesBackend:
     @property
     def usable(self) -> bool:
         return self.engine.usable
-
-    def _remark(self, function: Callable[..., Any]) -> None:
-        for name, size in heavy_globals(function, LARGE_BYTES):
-            if (name_of(function), name) not in self._remarked:
-                self._remarked.add((name_of(function), name))
-                warnings.warn(
-                    f"{name_of(function)} refers to {name}, {size / 1e6:.0f} MB, which is copied to every worker "
-                    "(once per change of it)",
-                    NBParallelWarning,
-                    stacklevel=5,
-                )
 
 
 def configuration(workers: int, start_method: str) -> tuple[object, ...]:

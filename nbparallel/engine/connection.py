@@ -19,7 +19,7 @@ from nbparallel.engine.process import WorkerProcess
 from nbparallel.engine.scheduler import Chunk
 from nbparallel.engine.work import Failure, Work
 from nbparallel.errors import SerializationError
-from nbparallel.serialize import Unit, dumps_data, is_alive, loads, unit_of
+from nbparallel.serialize import Unit, dumps_data, explain, is_alive, loads, unit_of
 
 _PIPE_BYTES = 65536
 
@@ -39,6 +39,7 @@ class Connection:
         self.number = number
         self.process = process
         self.work: Work | None = None
+        self._early: list[tuple[int, str]] = []  # output from before the first run: the initializer's
         self.writing = False
         self.stop_by: float | None = None
         self._reader = wire.Reader(process.socket)
@@ -73,7 +74,7 @@ class Connection:
                 self._writer.put(wire.encode(("unit", number), unit.segments))
 
     def put_chunk(self, work: Work, chunk: Chunk, function: Unit, segments: Sequence[wire.Buffer]) -> None:
-        self.work = work
+        self.adopt(work)
         count = chunk.stop - chunk.start
         header = ("chunk", chunk.number, chunk.run, function.number, work.style, chunk.start, count)
         self._writer.put(wire.encode((*header, work.stop_on_error, work.seed), segments))
@@ -124,6 +125,21 @@ class Connection:
             while self._reader.read():
                 yield from self._reader.messages()
 
+    def write(self, work: Work | None, index: int, stream: int, text: str) -> None:
+        """Hand output to a run; while there is none, keep it for the first."""
+        if work is None:
+            self._early.append((stream, text))
+        else:
+            work.write(index, stream, text)
+
+    def adopt(self, work: Work) -> None:
+        """Let a run have what is written without one."""
+        self.work = work
+        if self._early:
+            early, self._early = self._early, []
+            for stream, text in early:
+                work.write(-1, stream, text)
+
     def relay_output(self, position: int) -> bool:
         """Hand on what was written to descriptor 1 or 2 itself (C code, subprocesses, crash reports).
 
@@ -137,9 +153,9 @@ class Connection:
             except BlockingIOError:
                 return True
             text = self._decoders[position].decode(data, final=not data)
-            if self.work is not None and text:
+            if text:
                 running = self.running
-                self.work.write(-1 if running is None else running, position + 1, text)
+                self.write(self.work, -1 if running is None else running, position + 1, text)
             if not data:
                 return False
         return True
@@ -164,6 +180,13 @@ class Initializer:
         self.units[unit.number] = unit
         self.function = unit.number
         self.segments = [bytes(segment) for segment in segments]
+
+
+def input_failure(error: Exception, item: Any, index: int) -> Failure:
+    """Return the failure of a task whose input can't travel."""
+    if not isinstance(error, SerializationError):
+        error = explain(error, item, dumps_data, f"the input of task {index}")
+    return Failure(error, type(error).__qualname__, str(error))
 
 
 def load_values(

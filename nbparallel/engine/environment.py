@@ -30,6 +30,10 @@ class Environment:
     max_str_digits: int
     modules: dict[str, tuple[int, int]]
 
+    def outdates(self, before: Environment) -> bool:
+        """Return whether a module that workers may have imported before is another version now."""
+        return any(self.modules.get(name, version) != version for name, version in before.modules.items())
+
     def message(self) -> dict[str, Any]:
         """Return what a worker needs, as plain data."""
         return {

@@ -22,12 +22,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from nbparallel.engine import environment, scheduler
-from nbparallel.engine.connection import Connection, Initializer, load_failure, load_values
+from nbparallel.engine.connection import Connection, Initializer, input_failure, load_failure, load_values
 from nbparallel.engine.process import WorkerProcess, prepare
 from nbparallel.engine.work import Failure, Gate, Work
-from nbparallel.errors import SerializationError
 from nbparallel.machine import blas_environment
-from nbparallel.serialize import Unit, dumps_data, explain
+from nbparallel.serialize import Unit, dumps_data
 
 #: How long a worker may take to end, in seconds: after it was told to, or after its connection ended.
 EXIT_GRACE = 2.0
@@ -198,8 +197,7 @@ class Engine:
             if chunk.stop - chunk.start > 1:  # only those tasks fail whose own input can't travel
                 self._perform(self._scheduler.split(worker.number, chunk.number))
                 return
-            told = _explained(error, payload.inputs[0], chunk.start)
-            failure = Failure(told, type(told).__qualname__, str(told))
+            failure = input_failure(error, payload.inputs[0], chunk.start)
             self._settle(work, chunk.start, [None], {chunk.start: failure}, 0.0)
             self._perform(self._scheduler.withdrawn(worker.number, chunk.number))
             return
@@ -234,9 +232,8 @@ class Engine:
         now = environment.current()
         if now == self._environment:
             return
-        before = self._environment.modules
-        self._environment = now
-        if any(now.modules.get(name, version) != version for name, version in before.items()):
+        before, self._environment = self._environment, now
+        if now.outdates(before):
             self._perform(self._scheduler.recycle())
 
     # ---- the thread ----
@@ -251,6 +248,33 @@ class Engine:
             self._wake_read.recv(4096)
 
     def _main(self) -> None:
+        try:
+            self._serve()
+        except BaseException as error:  # a defect: it must not leave anybody waiting for ever
+            self._abandon(error)
+            raise
+        finally:
+            self._selector.close()
+            self._wake_read.close()
+            self._wake_write.close()
+
+    def _abandon(self, error: BaseException) -> None:
+        """Fail all that is under way."""
+        why = Failure(error, type(error).__qualname__, f"the engine failed: {error}")
+        with self._lock:
+            self._closing = True
+            for worker in self._workers.values():
+                worker.process.kill()
+                worker.process.exitcode(EXIT_GRACE)
+                worker.process.close()
+            self._workers.clear()
+            for work in self._works.values():
+                work.give_up(why)
+                work.finish()
+                self._lock.touch(work)
+            self._works.clear()
+
+    def _serve(self) -> None:
         while True:
             ready = self._selector.select(_LOOK_SECONDS if self._restless else None)
             with self._lock:
@@ -266,9 +290,6 @@ class Engine:
                         self._stop(worker)
                     if not self._workers:
                         break
-        self._selector.close()
-        self._wake_read.close()
-        self._wake_write.close()
 
     def _watch_for_room(self) -> None:
         """Wait for room in the sockets of those workers to which something is left to send, and only theirs."""
@@ -351,8 +372,8 @@ class Engine:
         elif kind == "output":
             run, index, stream, text = details
             work = self._works.get(run, worker.work)
+            worker.write(work, index, stream, text)
             if work is not None:
-                work.write(index, stream, text)
                 self._lock.touch(work)
         elif kind == "done":
             self._on_done(worker, segments, *details)
@@ -396,6 +417,8 @@ class Engine:
             process.kill()
             code = process.exitcode(EXIT_GRACE)
         worker.relay_outputs()
+        if worker.work is None and self._works:  # an initializer's last words
+            worker.adopt(next(iter(self._works.values())))
         at = {"chunk": worker.chunk, "running": worker.running}
         del self._workers[worker.number]
         for watched in (process.socket, *process.outputs, process.sentinel):
@@ -405,9 +428,3 @@ class Engine:
         process.close()
         if worker.number in self._scheduler.workers:  # otherwise it was told to go
             self._perform(self._scheduler.lost(worker.number, **at, pid=process.pid, exitcode=code))
-
-
-def _explained(error: Exception, item: Any, index: int) -> Exception:
-    if isinstance(error, SerializationError):
-        return error
-    return explain(error, item, dumps_data, f"the input of task {index}")

@@ -6,13 +6,13 @@ Called by `worker` only.
 
 from __future__ import annotations
 
-import functools
 import io
 import os
 import sys
 import threading
+from collections import deque
 
-from nbparallel.engine.wire import Channel
+from nbparallel.engine.wire import Sender
 
 #: The task that runs, and its run; -1 outside of one.
 task = -1
@@ -24,10 +24,10 @@ _streams: list[_Stream] = []
 
 
 class _Stream(io.TextIOBase):
-    def __init__(self, number: int, channel: Channel) -> None:
+    def __init__(self, number: int, channel: Sender) -> None:
         self._number = number
-        self._channel: Channel | None = channel
-        self._line = ""
+        self._channel: Sender | None = channel
+        self._pieces: deque[str] = deque()  # of the line that was begun
         self._lock = threading.RLock()  # a signal handler or a finaliser may print while its thread prints
         # For code that writes bytes: straight to the descriptor.
         self.buffer = open(number, "wb", buffering=0, closefd=False)  # noqa: SIM115 - it lives as long as the stream
@@ -50,33 +50,44 @@ class _Stream(io.TextIOBase):
         global unfinished
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        if self._channel is None:
+            self.buffer.write(text.encode("utf-8", "backslashreplace"))
+            return len(text)
         with self._lock:
-            whole, newline, rest = (self._line + text).rpartition("\n")
-            self._line = rest
-            unfinished = unfinished or bool(rest)
-            if newline:
-                self._send(whole + newline)
+            self._pieces.append(text)
+            if "\n" in text:
+                whole, newline, rest = self._take().rpartition("\n")
+                if rest:
+                    self._pieces.appendleft(rest)
+                if newline:
+                    self._send(whole + newline)
+            unfinished = unfinished or bool(self._pieces)
         return len(text)
+
+    def _take(self) -> str:
+        # One by one: what cuts in between takes or leaves whole pieces.
+        parts = []
+        while self._pieces:
+            parts.append(self._pieces.popleft())
+        return "".join(parts)
 
     def end_line(self) -> None:
         """Send a line that was begun, as the task or the process ends."""
         with self._lock:
-            if self._line:
-                self._send(self._line)
-                self._line = ""
+            if text := self._take():
+                self._send(text)
 
     def _send(self, text: str) -> None:
-        if self._channel is None:
-            self.buffer.write(text.encode("utf-8", "backslashreplace"))
-        else:
-            self._channel.send(("output", run, task, self._number, text))
+        assert self._channel is not None
+        self._channel.send(("output", run, task, self._number, text))
 
     def leave_channel(self) -> None:
         """Write to the descriptor from now on, in a child that a task has forked: the connection is the worker's."""
-        self._channel, self._line, self._lock = None, "", threading.RLock()
+        self._channel, self._lock = None, threading.RLock()
+        self._pieces.clear()
 
 
-def install(channel: Channel) -> None:
+def install(channel: Sender) -> None:
     """Replace the standard streams of this worker."""
     global _streams
     out, err = _Stream(1, channel), _Stream(2, channel)
@@ -84,12 +95,10 @@ def install(channel: Channel) -> None:
     sys.stdout = sys.__stdout__ = out  # type: ignore[assignment,misc]
     sys.stderr = sys.__stderr__ = err  # type: ignore[assignment,misc]
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=functools.partial(_detach, channel))
+        os.register_at_fork(after_in_child=_leave_channel)
 
 
-def _detach(channel: Channel) -> None:
-    # A child that kept the connection open would hide its worker's death, and one that wrote to it garble it.
-    channel.close()
+def _leave_channel() -> None:
     for stream in _streams:
         stream.leave_channel()
 

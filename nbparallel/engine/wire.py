@@ -14,7 +14,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 Buffer = bytes | bytearray | memoryview
 Message = tuple[Any, list[bytearray]]
@@ -148,6 +148,13 @@ class Writer:
             else:
                 self._queue[0] = piece[count:]
                 return
+
+
+class Sender(Protocol):
+    """What takes a worker's messages."""
+
+    def send(self, header: Any, segments: Sequence[Buffer] = ()) -> None:
+        """Send a message, or keep it until it can be sent."""
 
 
 class Channel:

@@ -7,6 +7,7 @@ side imports the other.
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -115,7 +116,10 @@ class Gate:
         self._lock.release()
         try:
             for work in touched.values():
-                work.deliver()
+                try:
+                    work.deliver()
+                except Exception:  # a user's callback: told, as by concurrent.futures, and in nobody's way
+                    sys.excepthook(*sys.exc_info())
         finally:
             deferred.__exit__()
 

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from nbparallel.engine import environment, relay, streams
 from nbparallel.engine.page import CHUNK, STARTED, TASK, Page, skip_slot
-from nbparallel.engine.wire import Buffer, Channel
+from nbparallel.engine.wire import Buffer, Channel, Sender
 from nbparallel.serialize import dumps_result, forget, load_unit, loads, receive, start_afresh
 
 #: Finished results of a long chunk are sent at this interval, so that bars move and a crash loses little.
@@ -84,23 +84,46 @@ def _serve(sock: socket.socket, page: Page, parent: int) -> NoReturn:
 
 
 def _loop(sock: socket.socket, page: Page, parent: int) -> None:
-    global _active
-    _active = True
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Jupyter interrupts the whole process group
     sock.setblocking(True)
-    _die_with(parent, sock)
+    die_with(parent, sock)
+    _unbuffer_c_output()
     channel = Channel(sock)
-    relay.install(channel)
-    worker = _Worker(channel, page)
+    if hasattr(os, "register_at_fork"):  # a child that kept the connection would hide this worker's death
+        os.register_at_fork(after_in_child=channel.close)
+    worker = Worker(channel, page.words)
     channel.send(("ready", os.getpid()))
     while worker.handle(*channel.receive()):
         pass
 
 
-class _Worker:
-    def __init__(self, channel: Channel, page: Page) -> None:
+_IONBF = 2  # stdio.h of glibc, musl, macOS and the BSDs
+
+
+def _unbuffer_c_output() -> None:
+    # C's own buffer, behind printf, would be lost at a crash, and otherwise come after the task that filled it.
+    if sys.platform != "win32":
+        import ctypes
+
+        libc = ctypes.CDLL(None)
+        name = "__stdoutp" if sys.platform == "darwin" else "stdout"
+        libc.setvbuf(ctypes.c_void_p.in_dll(libc, name), None, _IONBF, 0)
+
+
+class Worker:
+    """Makes this process a worker: its interrupts are the parent's, and so are its standard streams.
+
+    Args:
+        channel: takes what the parent is told.
+        words: of the page.
+    """
+
+    def __init__(self, channel: Sender, words: list[int] | memoryview[int]) -> None:
+        global _active
+        _active = True
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Jupyter interrupts the whole process group
+        relay.install(channel)
         self._channel = channel
-        self._words = page.words
+        self._words = words
 
     def handle(self, header: tuple[Any, ...], segments: list[bytearray]) -> bool:
         """Act on one message; return False when it was the last."""
@@ -280,7 +303,8 @@ def _describe(error: BaseException) -> dict[str, Any]:
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def _die_with(parent: int, sock: socket.socket) -> None:
+def die_with(parent: int, sock: socket.socket | None = None) -> None:
+    """End this process when its parent ends, whatever a task is doing."""
     if sys.platform == "linux":
         import ctypes
 
@@ -291,16 +315,16 @@ def _die_with(parent: int, sock: socket.socket) -> None:
     threading.Thread(target=_watch, args=(parent, sock), name="nbparallel-watch", daemon=True).start()
 
 
-def _watch(parent: int, sock: socket.socket) -> None:
-    """End this process when its parent does, whatever a task is doing, where the system has no signal for it."""
-    if sys.platform == "win32":
-        import psutil
-
-        psutil.Process(parent).wait()
-    elif sys.platform == "darwin":
+def _watch(parent: int, sock: socket.socket | None) -> None:
+    """Wait for the parent's end, where the system has no signal for it."""
+    if sys.platform == "darwin":
         ended = select.kevent(parent, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)
         if os.getppid() == parent:
             select.kqueue().control([ended], 1)
+    elif sys.platform == "win32" or sock is None:
+        import psutil
+
+        psutil.Process(parent).wait()
     else:
         poll = select.poll()
         poll.register(sock, 0)  # only a hang-up, which needs no asking, wakes it
