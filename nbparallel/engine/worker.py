@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from nbparallel.engine import environment, relay, streams
 from nbparallel.engine.page import CHUNK, STARTED, TASK, Page, skip_slot
 from nbparallel.engine.wire import Buffer, Channel, Sender
-from nbparallel.serialize import dumps_result, forget, load_unit, loads, receive, start_afresh
+from nbparallel.serialize import call_initializer, dumps_result, forget, load_unit, loads, receive, start_afresh
 
 #: Finished results of a long chunk are sent at this interval, so that bars move and a crash loses little.
 FLUSH_NS = 50_000_000
@@ -142,7 +142,7 @@ class Worker:
 
     def _initialize(self, number: int, segments: list[bytearray]) -> None:
         try:
-            load_unit(number)(*loads(segments))
+            call_initializer(number, segments)
         except Exception as error:
             # As in concurrent.futures: a worker whose initializer fails can't be used, and no other would fare better.
             self._channel.send(("initializer failed", _describe(error)))

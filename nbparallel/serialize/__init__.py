@@ -12,6 +12,7 @@ from nbparallel.serialize.references import DYNAMIC_LOOKUPS, global_names
 from nbparallel.serialize.units import (
     Unit,
     attempt,
+    call_initializer,
     dumps_data,
     forget,
     is_alive,
@@ -27,6 +28,7 @@ __all__ = [
     "Buffer",
     "Unit",
     "attempt",
+    "call_initializer",
     "dumps_data",
     "dumps_result",
     "explain",

@@ -23,7 +23,7 @@ import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from nbparallel.serialize import enums, modules, references, tracker
+from nbparallel.serialize import enums, initial, modules, references, tracker
 from nbparallel.serialize.functions import (
     Reduction,
     Step,
@@ -278,6 +278,7 @@ def end_class(cls: type, key: str, names: list[str], relations: dict[str, Any]) 
     if publishing.active and cls.__module__ == "__main__":
         for name, hint in relations["hints"].items():
             setattr(sys.modules["__main__"], name, hint)
+    initial.filled(cls)
     publish(cls)
 
 

@@ -18,7 +18,7 @@ import types
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from nbparallel.serialize import modules, references, tracker
+from nbparallel.serialize import initial, modules, references, tracker
 
 if TYPE_CHECKING:
     from nbparallel.serialize.pickler import Pickler
@@ -127,6 +127,7 @@ def fill_function(function: types.FunctionType, state: dict[str, Any]) -> None:
     for name, value in state["metadata"].items():
         setattr(function, name, value)
     function.__dict__.update(state["dict"])
+    initial.filled(function)
     publish(function)
 
 

@@ -8,6 +8,7 @@ use. Called by the backends and by the worker.
 from __future__ import annotations
 
 import copyreg
+import functools
 import itertools
 import linecache
 import os
@@ -16,9 +17,17 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nbparallel.serialize import functions, modules, references, tracker
+from nbparallel.serialize import functions, initial, modules, references, tracker
 from nbparallel.serialize.functions import Reduction
-from nbparallel.serialize.pickler import Buffer, Pickler, dump_with, load_with, registered_with_dill
+from nbparallel.serialize.pickler import (
+    Buffer,
+    Pickler,
+    dump_with,
+    dumps_result,
+    load_with,
+    loads,
+    registered_with_dill,
+)
 from nbparallel.serialize.snapshot import Snapshot, is_frozen
 
 _numbers = itertools.count(1)
@@ -234,6 +243,15 @@ def load_unit(number: int) -> Any:
     return obj
 
 
+def call_initializer(number: int, segments: Sequence[Buffer]) -> None:
+    """Call the function of a unit with pickled arguments; what it stores in globals, later units find there.
+
+    Raises:
+        Exception: what loading or calling it raises.
+    """
+    initial.call(lambda: functools.partial(load_unit(number), *loads(segments)), dumps_result)
+
+
 def loads_unit(segments: Sequence[Buffer]) -> Any:
     """Rebuild a unit from its segments, and make the sources of its cells known to tracebacks."""
     functions.publishing.active = True
@@ -258,4 +276,5 @@ def start_afresh() -> None:
     """Forget the parent's side: called in a forked worker."""
     for table in (_by_object, _by_content, _received, _loaded):
         table.clear()
+    initial.forget()
     tracker.inherit()
