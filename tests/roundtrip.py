@@ -24,7 +24,7 @@ import pickle, sys, types
 source, sink = sys.stdin.buffer, sys.stdout.buffer
 sys.stdout = sys.stderr
 sys.path[:] = pickle.load(source)
-from nbparallel.serialize import dumps_result, forget, load_unit, loads, receive
+from nbparallel.serialize import call_initializer, dumps_result, forget, load_unit, loads, receive
 sys.modules["__main__"] = types.ModuleType("__main__")
 while True:
     try:
@@ -36,7 +36,10 @@ while True:
     for number, segments in frame["units"].items():
         receive(number, segments)
     try:
-        outcome = (True, load_unit(frame["function"])(*loads(frame["arguments"])))
+        if frame["first"]:
+            outcome = (True, call_initializer(frame["function"], frame["arguments"]))
+        else:
+            outcome = (True, load_unit(frame["function"])(*loads(frame["arguments"])))
     except BaseException as error:
         outcome = (False, error)
     try:
@@ -63,8 +66,8 @@ class Worker:
         pickle.dump(obj, self._process.stdin)
         self._process.stdin.flush()
 
-    def call(self, function: Any, *arguments: Any) -> Any:
-        """Return what `function` returns there, or raise what it raises there."""
+    def call(self, function: Any, *arguments: Any, first: bool = False) -> Any:
+        """Return what `function` returns there, or raise what it raises; `first` makes it an initializer."""
         unit = unit_of(function)
         segments, units = dumps_data(arguments)
         units[unit.number] = unit
@@ -78,6 +81,7 @@ class Worker:
         self._sent.difference_update(gone)
         self._put(
             {
+                "first": first,
                 "path": sys.path,
                 "gone": gone,
                 "units": new,

@@ -357,6 +357,14 @@ class TestNamesFoundAtRunTime:
         """)
         assert nb.both("f", 1) == 2
 
+    def test_constant_that_is_only_a_word(self, nb: Notebook) -> None:
+        nb.cell("""
+            import threading
+            lock = threading.Lock()
+            def f(): return "lock" in globals()
+        """)
+        assert nb.remote("f") is False
+
     def test_builtins_and_dunder_name(self, nb: Notebook) -> None:
         nb.cell("""
             def f(): return __name__, len([1]), __builtins__ is not None

@@ -107,7 +107,9 @@ def _children(obj: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(obj, types.FunctionType):
         if modules.travels_by_name(obj):
             return
-        yield from references.referenced_globals(obj).items()
+        guessed = references.guessed_names(obj.__code__)
+        found = references.referenced_globals(obj)
+        yield from ((name, value) for name, value in found.items() if name not in guessed)
         yield from references.closure_values(obj).items()
         defaults = obj.__defaults__ or ()
         names = obj.__code__.co_varnames[: obj.__code__.co_argcount][-len(defaults) :] if defaults else ()

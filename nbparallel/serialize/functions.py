@@ -83,6 +83,9 @@ def functions_in(obj: Any) -> Iterator[types.FunctionType]:
 def _state(pickler: Pickler, function: types.FunctionType) -> dict[str, Any]:
     shared = pickler.namespace(function.__globals__).module is not None
     values = {} if shared else references.referenced_globals(function)
+    for name in references.guessed_names(function.__code__):
+        if name in values and not pickler.can_write(values[name]):  # it was only a word
+            del values[name]
     cells = [(cell, cell.cell_contents) for cell in function.__closure__ or () if not _is_empty(cell)]
     pickler.record_function(function, values)
     annotations = annotations_of(function)

@@ -171,6 +171,14 @@ class Pickler(pickle.Pickler):
         """Return a reduction that only names `obj`, a function or a class; `None` to embed it."""
         return None
 
+    def can_write(self, obj: Any) -> bool:
+        """Return whether `obj` can be pickled, tried apart."""
+        try:
+            type(self)(None).dump(obj)
+        except Exception:
+            return False
+        return True
+
     def track(self, obj: Any) -> str:
         return tracker.id_of(obj)
 

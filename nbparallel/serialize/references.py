@@ -24,7 +24,8 @@ _GLOBAL_OPS = frozenset(
 # Functions through which any global can be reached by a name that only exists at run time.
 DYNAMIC_LOOKUPS = frozenset({"globals", "eval", "exec", "vars"})
 
-_cache: weakref.WeakKeyDictionary[CodeType, tuple[str, ...]] = weakref.WeakKeyDictionary()
+# The names, and how many of them are sure.
+_cache: weakref.WeakKeyDictionary[CodeType, tuple[tuple[str, ...], int]] = weakref.WeakKeyDictionary()
 
 
 def walk_code(code: CodeType) -> Iterator[CodeType]:
@@ -41,20 +42,31 @@ def global_names(code: CodeType) -> tuple[str, ...]:
     Where the code calls ``globals()`` and its like, string constants count as names too, so that
     ``globals()["helper"]`` finds its helper.
     """
-    names = _cache.get(code)
-    if names is None:
+    return _names(code)[0]
+
+
+def guessed_names(code: CodeType) -> tuple[str, ...]:
+    """Return those of the names that are only string constants, which may be no names at all."""
+    names, sure = _names(code)
+    return names[sure:]
+
+
+def _names(code: CodeType) -> tuple[tuple[str, ...], int]:
+    known = _cache.get(code)
+    if known is None:
         found: dict[str, None] = {}
         for part in walk_code(code):
             for instruction in dis.get_instructions(part):
                 if instruction.opcode in _GLOBAL_OPS:
                     found[instruction.argval] = None
+        sure = len(found)
         if not DYNAMIC_LOOKUPS.isdisjoint(found):
             for part in walk_code(code):
                 for const in part.co_consts:
                     if isinstance(const, str) and const.isidentifier():
                         found[const] = None
-        names = _cache[code] = tuple(found)
-    return names
+        known = _cache[code] = (tuple(found), sure)
+    return known
 
 
 def referenced_globals(function: FunctionType) -> dict[str, Any]:

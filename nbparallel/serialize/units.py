@@ -254,12 +254,12 @@ def call_initializer(number: int, segments: Sequence[Buffer]) -> None:
 
 def loads_unit(segments: Sequence[Buffer]) -> Any:
     """Rebuild a unit from its segments, and make the sources of its cells known to tracebacks."""
-    functions.publishing.active = True
+    before, functions.publishing.active = functions.publishing.active, True
     try:
         obj, unpickler = load_with(segments)
         sources, registrations = unpickler.load()
     finally:
-        functions.publishing.active = False
+        functions.publishing.active = before
     for file, lines in sources.items():
         linecache.cache[file] = (sum(map(len, lines)), None, lines, file)
     for registry, cls, reducer in registrations:
