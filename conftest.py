@@ -6,11 +6,12 @@ import pytest
 from nbval.plugin import IPyNbCell
 
 # A test waits for nothing long, but a cell computes: the longest takes some twenty seconds on an idle, slow core, and
-# machines are busy. nbval's own limit (pyproject.toml) is the lower one: it interrupts the cell, and shows where it was.
+# machines are busy. nbval's own limit (pyproject.toml) is the lower one: it stops the cell and shows its traceback.
 CELL_SECONDS = 330
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each cell of a notebook a limit of its own."""
     for item in items:
         if isinstance(item, IPyNbCell):
             item.add_marker(pytest.mark.timeout(CELL_SECONDS))

@@ -98,8 +98,9 @@ def parse(text: str, magic: str = "%pmap") -> Comprehension:
     tree = _parse(text, file, magic)
     found = tree.body
     if not isinstance(found, ast.GeneratorExp | ast.ListComp):
-        what = type(found).__name__ if isinstance(found, ast.SetComp | ast.DictComp) else "this"
-        raise UsageError(f"{magic} takes a comprehension ({_EXAMPLE}) and returns a list; {what} is another expression")
+        if isinstance(found, ast.SetComp | ast.DictComp):
+            raise UsageError(f"{magic} returns a list: leave the braces out and make a set or a dict of it")
+        raise UsageError(f"{magic} takes a comprehension, {_EXAMPLE}")
     if any(loop.is_async for loop in found.generators) or any(isinstance(n, ast.Await) for n in ast.walk(found)):
         raise UsageError(f"{magic} can't run an asynchronous comprehension: the event loop is the notebook's alone")
     names = list(dict.fromkeys(name for loop in found.generators for name in _targets(loop.target, magic)))

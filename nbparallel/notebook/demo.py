@@ -103,8 +103,8 @@ def check_answers(notebook: NotebookNode) -> tuple[int, list[str]]:
     for cell in cells:
         printed = "".join(output.text for output in cell.outputs if output.get("name") == "stdout")
         try:
-            computed = json.loads(printed)
-        except ValueError:
+            computed = dict(json.loads(printed))
+        except (ValueError, TypeError):
             return right, [f"the answers could not be read: {printed!r}"]
         for name, expected in cell.metadata["answers"].items():
             if name not in computed:
@@ -139,10 +139,18 @@ class _Player(NotebookClient):
     async def async_setup_kernel(self, **kwargs: Any) -> AsyncIterator[None]:
         # nbclient's own would take over Ctrl-C, and wait for a cell whose kernel it has stopped. Left alone, asyncio
         # cancels the execution, and the kernel is stopped on the way out; the workers go with it.
-        await self.async_start_new_kernel(**kwargs)
         try:
+            await self.async_start_new_kernel(**kwargs)
             await self.async_start_new_kernel_client()
             yield
+        except DeadKernelError:
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():
+                raise
+            # It was cancelled: nbclient knows of no other reason than its own. Asked politely, the kernel would first
+            # complain, over several lines, that it can't answer.
+            self.shutdown_kernel = "immediate"
+            raise asyncio.CancelledError from None
         finally:
             if self.km is not None:  # the client's start stops it when it fails
                 await self._async_cleanup_kernel()
