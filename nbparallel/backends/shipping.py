@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nbparallel.errors import NBParallelWarning, SerializationError
-from nbparallel.serialize import Unit, explain, heavy_globals, name_of, unit_of
+from nbparallel.serialize import Unit, attempt, explain, heavy_globals, name_of, unit_of
 
 #: A function that refers to more than this, in bytes, is remarked upon once.
 LARGE_BYTES = 10_000_000
@@ -33,7 +33,7 @@ class Shipping:
         except SerializationError:
             raise
         except Exception as error:
-            raise explain(error, function, unit_of, name_of(function)) from error
+            raise explain(error, function, attempt, name_of(function)) from error
         if unit.nbytes > LARGE_BYTES:
             self._remark(function)
         return unit

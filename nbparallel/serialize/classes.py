@@ -155,7 +155,7 @@ def _states(pickler: Pickler, cls: type, claimed: list[types.FunctionType]) -> l
         read_by_python.append(Step(set_attributes, known, {name: dunder[name] for name in dunder if name not in early}))
         late = {name: attributes[name] for name in attributes if name not in early and name not in dunder}
         others.append(Step(set_attributes, known, late))
-        ends.append(Step(end_class, known, tracker.id_of(known), list(attributes), _relations(known)))
+        ends.append(Step(end_class, known, pickler.track(known), list(attributes), _relations(known)))
     return [*code, *read_by_python, *fillings(pickler, claimed), *others, *ends]
 
 
