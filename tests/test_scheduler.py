@@ -5,6 +5,7 @@ The second half drives it with random events against a model of runs and workers
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -184,7 +185,7 @@ def test_idle_workers_are_served_before_queues_are_filled():
 
 
 def simulate(durations: list[float], width: int) -> list[tuple[int, float]]:
-    """Run tasks of given lengths on ideal workers; return each chunk's number of tasks and duration, in order of sending."""
+    """Run tasks of given lengths on ideal workers; return each chunk's size and duration, as sent."""
     scheduler = with_workers(width)
     chunks: list[tuple[int, float]] = []
     queues: dict[int, deque[Chunk]] = {worker: deque() for worker in range(width)}
@@ -324,7 +325,7 @@ def test_a_stream_asks_for_more_at_a_time_when_its_tasks_are_tiny():
         number = scheduler.running_chunk(0).number
         chunk = scheduler.running_chunk(0)
         size = chunk.stop - chunk.start
-        scheduler_actions = [*sum(offered, []), *scheduler.done(0, number, size, size * 1e-6)]
+        scheduler_actions = [*itertools.chain(*offered), *scheduler.done(0, number, size, size * 1e-6)]
         scheduler_actions = [a for a in scheduler_actions if isinstance(a, Hungry)]
     assert max(counts) > 1000
     assert max(counts) <= 4 * CHUNK_SECONDS / 1e-6  # bounded all the same: memory stays flat
@@ -460,7 +461,7 @@ def at_one_run_with_chunks_of_another(one: int, another: int) -> Scheduler:
 def test_late_reports_of_a_cancelled_run_do_no_harm():
     scheduler = with_workers(1)
     submitted(scheduler, 8, chunksize=4)
-    assert scheduler.progress(0, 0, range(0, 2)) == []
+    assert scheduler.progress(0, 0, range(2)) == []
     assert scheduler.cancel(RUN, abort=False) == [Skip(0, RUN)]
     assert scheduler.progress(0, 0, range(2, 3)) == []
     assert scheduler.done(0, 0, 1, 1.0) == [Finish(RUN)]
@@ -493,7 +494,7 @@ def test_the_task_that_ran_is_lost_and_its_chunk_mates_are_run_again(running):
 def test_what_was_reported_is_not_run_again():
     scheduler = with_workers(1)
     submitted(scheduler, 5, chunksize=5)
-    scheduler.progress(0, 0, range(0, 3))
+    scheduler.progress(0, 0, range(3))
     assert others(scheduler.lost(0, chunk=0, running=3)) == [Crashed(RUN, 3, 0, None), Start(1)]
     scheduler.started(1)
     assert tasks(scheduler.ready(1)) == [4]
@@ -505,7 +506,7 @@ def test_chunks_in_the_queue_of_a_dead_worker_go_to_another_in_order():
     ahead = tasks(scheduler.done(0, 0, 1, 1e-6))
     scheduler.lost(0, chunk=1, running=1)
     scheduler.started(1)
-    assert tasks(scheduler.ready(1)) == ahead[1:] + [ahead[-1] + 1]
+    assert tasks(scheduler.ready(1)) == [*ahead[1:], ahead[-1] + 1]
 
 
 def test_a_death_between_two_chunks_blames_neither():
@@ -666,7 +667,7 @@ class ModelWorker:
 
 
 class Events(RuleBasedStateMachine):
-    """Runs and workers that do whatever they might, in any order; the table's actions are performed as `manager` does."""
+    """Runs and workers that do whatever they might, in any order; actions are performed as `manager` does."""
 
     @initialize(max_tasks=st.sampled_from([None, None, 1, 3, 20]))
     def begin(self, max_tasks):

@@ -19,7 +19,7 @@ from nbparallel.engine.process import WorkerProcess
 from nbparallel.engine.scheduler import Chunk
 from nbparallel.engine.work import Failure, Work
 from nbparallel.errors import SerializationError
-from nbparallel.serialize import Unit, dumps_data, explain, is_alive, loads, unit_of
+from nbparallel.serialize import Unit, attempt, dumps_data, explain, is_alive, loads, name_of, unit_of
 
 _PIPE_BYTES = 65536
 
@@ -51,6 +51,7 @@ class Connection:
             if self._written is not None:
                 self._written.register(fd, select.POLLIN)
         self._decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in process.outputs]
+        self._lines = ["" for _ in process.outputs]  # begun, and not ended yet
 
     # ---- to the worker ----
 
@@ -141,30 +142,39 @@ class Connection:
                 work.write(-1, stream, text)
 
     def relay_output(self, position: int) -> bool:
-        """Hand on what was written to descriptor 1 or 2 itself (C code, subprocesses, crash reports).
+        """Hand on the lines that were written to descriptor 1 or 2 itself (C code, subprocesses, crash reports).
 
         Returns:
             False once the worker has closed it.
         """
+        data = None
         # Twice empties a pipe; a program that never stops writing must not keep the manager here.
         for _ in range(2):
             try:
                 data = os.read(self.process.outputs[position], _PIPE_BYTES)
             except BlockingIOError:
-                return True
-            text = self._decoders[position].decode(data, final=not data)
-            if text:
-                running = self.running
-                self.write(self.work, -1 if running is None else running, position + 1, text)
-            if not data:
-                return False
-        return True
+                break
+            self._lines[position] += self._decoders[position].decode(data, final=not data)
+        self._hand_on(position, rest=data == b"")
+        return data != b""
 
     def relay_outputs(self) -> None:
+        """Hand on all that was written to the descriptors, as a chunk or the worker ends."""
         # One look at both, as mostly there is nothing.
         if self._written is None or self._written.poll(0):
             for position in range(len(self.process.outputs)):
                 self.relay_output(position)
+        if any(self._lines):
+            for position in range(len(self.process.outputs)):
+                self._hand_on(position, rest=True)
+
+    def _hand_on(self, position: int, *, rest: bool) -> None:
+        text = self._lines[position]
+        end = len(text) if rest or len(text) > _PIPE_BYTES else text.rfind("\n") + 1
+        if end:
+            self._lines[position] = text[end:]
+            running = self.running
+            self.write(self.work, -1 if running is None else running, position + 1, text[:end])
 
 
 class Initializer:
@@ -175,8 +185,14 @@ class Initializer:
     """
 
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        unit = unit_of(function)
-        segments, self.units = dumps_data(args)
+        try:
+            unit = unit_of(function)
+        except Exception as error:
+            raise explain(error, function, attempt, name_of(function)) from error
+        try:
+            segments, self.units = dumps_data(args)
+        except Exception as error:
+            raise explain(error, args, dumps_data, "initargs") from error
         self.units[unit.number] = unit
         self.function = unit.number
         self.segments = [bytes(segment) for segment in segments]

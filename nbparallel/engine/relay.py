@@ -1,11 +1,12 @@
 """A worker's ``sys.stdout`` and ``sys.stderr``: whole lines, sent to the parent with the task that wrote them.
 
 What is written to the descriptors themselves, by C code or a subprocess, takes another way: the parent reads those.
-Called by `worker` only.
+Called by `worker`; what is to be said once, by the front and, in the parent, by those that receive it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -65,10 +66,11 @@ class _Stream(io.TextIOBase):
         return len(text)
 
     def _take(self) -> str:
-        # One by one: what cuts in between takes or leaves whole pieces.
+        # One by one, as what cuts in takes pieces too.
         parts = []
-        while self._pieces:
-            parts.append(self._pieces.popleft())
+        with contextlib.suppress(IndexError):
+            while True:
+                parts.append(self._pieces.popleft())
         return "".join(parts)
 
     def end_line(self) -> None:
@@ -80,6 +82,10 @@ class _Stream(io.TextIOBase):
     def _send(self, text: str) -> None:
         assert self._channel is not None
         self._channel.send(("output", run, task, self._number, text))
+
+    def send_once(self, text: str) -> None:
+        if self._channel is not None:
+            self._channel.send(("once", run, task, self._number, text))
 
     def leave_channel(self) -> None:
         """Write to the descriptor from now on, in a child that a task has forked: the connection is the worker's."""
@@ -101,6 +107,23 @@ def install(channel: Sender) -> None:
 def _leave_channel() -> None:
     for stream in _streams:
         stream.leave_channel()
+
+
+_said: set[str] = set()
+
+
+def is_first(text: str) -> bool:
+    """Return whether this process hears a text for the first time."""
+    known = text in _said
+    _said.add(text)
+    return not known
+
+
+def say_once(text: str) -> None:
+    """Send a line for standard error that the notebook shows once, whichever worker sends it first."""
+    if is_first(text):
+        _streams[1].end_line()
+        _streams[1].send_once(text + "\n")
 
 
 def finish_task() -> None:

@@ -171,15 +171,15 @@ class Channel:
     def send(self, header: Any, segments: Sequence[Buffer] = ()) -> None:
         self._outbox.append(encode(header, segments))
         with self._lock:
-            if self._sending:  # a signal handler or a finaliser cut in: the call that it interrupted goes on with this
-                return
-            self._sending = True
-            try:
-                while self._outbox:
-                    self._writer.put(self._outbox.popleft())
-                    self._writer.flush()
-            finally:
-                self._sending = False
+            # Where a signal handler or a finaliser cut in, the call that it interrupted goes on with its message.
+            while self._outbox and not self._sending:
+                self._sending = True
+                try:
+                    if self._outbox:
+                        self._writer.put(self._outbox.popleft())
+                        self._writer.flush()
+                finally:
+                    self._sending = False
 
     def close(self) -> None:
         """Leave the connection to the other processes that hold it."""
