@@ -24,7 +24,7 @@ class Environment:
     """
 
     folder: str | None
-    path: tuple[str, ...]
+    path: tuple[Any, ...]  # an entry may be of any type: what is no text is ignored, as by the import system
     variables: dict[Any, Any]
     recursion_limit: int
     max_str_digits: int

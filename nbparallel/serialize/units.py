@@ -79,11 +79,11 @@ class _UnitPickler(Pickler):
     def __init__(self, buffer_callback: Any) -> None:
         super().__init__(buffer_callback)
         self.snapshot = Snapshot()
-        self.keep: list[Any] = []
+        self.keep: dict[int, Any] = {}
         self.files: set[str] = set()
 
     def track(self, obj: Any) -> str:
-        self.keep.append(obj)
+        self.keep[id(obj)] = obj
         return super().track(obj)
 
     def record_function(self, function: types.FunctionType, values: dict[str, Any]) -> None:
@@ -150,7 +150,7 @@ def unit_of(obj: Any) -> Unit:
     if last is None or not _same(last.segments, stream, buffers):
         last = _Version((stream, *(bytearray(view) for view in buffers)))
     last.snapshot = None if pickler.volatile or not is_frozen(obj) else pickler.snapshot
-    last.tracked = [tracker.reference_to(tracked) for tracked in pickler.keep]
+    last.tracked = [tracker.reference_to(tracked) for tracked in pickler.keep.values()]
     unit = last.unit()
     _by_content[stream] = last
     _remember(owner, key, last)
