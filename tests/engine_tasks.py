@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import importlib
 import os
 import random
 import signal
@@ -35,6 +36,10 @@ def pid_after(path: str) -> int:
     """Return the worker's pid once a file is there."""
     wait_for(path)
     return os.getpid()
+
+
+def import_answer(module: str) -> Any:
+    return importlib.import_module(module).answer
 
 
 def wait_for(path: str) -> None:

@@ -7,6 +7,7 @@ A small `Work` stands in for the front; the tasks are in `engine_tasks`.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import resource
 import signal
@@ -779,6 +780,30 @@ def test_a_fork_of_the_notebook_does_not_keep_workers_alive(start_method, tmp_pa
     finally:
         go_on.touch()
         until(lambda: not alive(child), "it was told to")
+
+
+def test_a_fork_waits_for_imports(tmp_path, monkeypatch):
+    if "fork" not in process.START_METHODS:
+        pytest.skip("the system has no fork")
+    (tmp_path / "slow_to_import.py").write_text(
+        "import os, time\n"
+        f"open({str(tmp_path / 'begun')!r}, 'w').close()\n"
+        f"while not os.path.exists({str(tmp_path / 'go_on')!r}):\n"
+        "    time.sleep(0.001)\n"
+        "answer = 42\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(process, "_IMPORT_SECONDS", LIMIT)
+    importing = threading.Thread(target=importlib.import_module, args=("slow_to_import",))
+    with an_engine("fork") as engine:
+        importing.start()
+        until((tmp_path / "begun").exists, "the import has begun")
+        work = begin(engine, tasks.import_answer, ["slow_to_import"])
+        until(lambda: engine._to_start == 0, "a worker is about to be forked")
+        (tmp_path / "go_on").touch()
+        assert work.results() == [42]
+        importing.join()
+    del sys.modules["slow_to_import"]
 
 
 # ---- what other systems have ----

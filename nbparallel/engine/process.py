@@ -8,7 +8,9 @@ thread: on Linux a worker dies with the *thread* that started it.
 
 from __future__ import annotations
 
+import _imp
 import contextlib
+import importlib
 import multiprocessing.spawn
 import os
 import select
@@ -20,7 +22,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO, Protocol
 
 from nbparallel.engine import nursery
@@ -277,12 +279,37 @@ class _Forked:
             ).start()
 
 
+@contextlib.contextmanager
+def _no_import_under_way() -> Iterator[None]:
+    """Wait until no other thread imports anything, and let none begin.
+
+    A module that is being imported when another thread forks stays locked for ever in the child. The lock that guards
+    the locks of modules keeps them from changing; a module whose import lasts (it may wait for a map) is not waited
+    for beyond a second.
+    """
+    limit = time.monotonic() + _IMPORT_SECONDS
+    _imp.acquire_lock()
+    try:
+        while any(lock() is not None for lock in list(_module_locks.values())) and time.monotonic() < limit:
+            _imp.release_lock()
+            time.sleep(0.001)
+            _imp.acquire_lock()
+        yield
+    finally:
+        _imp.release_lock()
+
+
+_IMPORT_SECONDS = 1.0
+_module_locks: dict[str, Callable[[], object]] = getattr(importlib._bootstrap, "_module_locks", {})
+
+
 def _fork(theirs: socket.socket, page: Page, outputs: tuple[int, int], environment: dict[str, str]) -> _Exit:
     parent = os.getpid()
     with warnings.catch_warnings():
         # From 3.12 on Python warns of a fork beside threads; whoever asks for fork has chosen that.
         warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
+        with _no_import_under_way():
+            pid = os.fork()
     if pid:
         return _Forked(pid)
     try:
