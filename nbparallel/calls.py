@@ -11,7 +11,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from nbparallel.engine.interrupts import deferred
@@ -105,7 +105,10 @@ class Calls:
         self._output.append((None if call is None else call.context, stream, text))
 
     def finish(self) -> None:
-        """Nothing to do: each future tells its own end."""
+        # The backend was shut down at once: these will never be made, or never be finished.
+        for index in list(self._waiting):
+            why = CancelledError("the workers were ended before this call was finished")
+            self._outcomes.append((self._waiting.pop(index), None, why))
 
     def deliver(self) -> None:
         while self._output:
@@ -117,6 +120,8 @@ class Calls:
                 call, value, error = self._outcomes.popleft()
             except IndexError:  # another thread was quicker
                 return
+            if call.future.cancelled():
+                continue
             if error is not None:
                 call.future.set_exception(error)
             else:

@@ -163,8 +163,10 @@ class Execution:
         """
         self._prepared = self._backend.prepare(self._function)
         if isinstance(self._inputs, IteratorInput):
-            self._wanted = 1
             self._pulls_in_background = background
+            with deferred:  # at once: a pool that is closed a moment later makes these calls still
+                self._backend.submit(self)
+                self._submitted = True
             if background:
                 name = f"nbparallel-input-{self.label}"
                 threading.Thread(target=self._pull_until_finished, name=name, daemon=True).start()
@@ -251,17 +253,13 @@ class Execution:
             with self._lock:
                 self._offered += count
                 self._expect(count)
-                if isinstance(self._inputs, IteratorInput) and last:
-                    self.total = self._inputs.pulled
-                begins = not self._submitted and not (last and count == 0) and not self._finished
-                self._submitted = self._submitted or begins
+                if last:
+                    self.total = self._offered
+                begins = not self._submitted
+                self._submitted = True
             if begins:
                 self._backend.submit(self)
-            if self._submitted:
-                self._backend.offer(self, count, last=last)
-            elif not self._finished:  # an empty input: no worker is started for it
-                self.finish()
-                self.deliver()
+            self._backend.offer(self, count, last=last)
 
     def _expect(self, count: int) -> None:
         """Make room for the results of `count` more tasks; called with the lock."""
@@ -327,6 +325,9 @@ class Execution:
         self._ended = time.perf_counter()
         with self._lock:
             self._finished = True
+            complete = self.total is not None and self._done_count == self._offered
+            # The backend was shut down at once: what is missing will never come.
+            self._cancelled = self._cancelled or not (complete or (self.failures and self.stop_on_error))
 
     def deliver(self) -> None:
         """Wake whoever waits."""
