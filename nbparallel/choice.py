@@ -15,22 +15,23 @@ from typing import Any
 from nbparallel import backends, config
 from nbparallel.backends import local, processes, serial
 from nbparallel.engine import worker
+from nbparallel.engine.relay import is_first, say_once
 from nbparallel.engine.work import Backend
 from nbparallel.errors import NBParallelWarning
 from nbparallel.serialize import name_of
 
-_said_nested = False
+_NESTED = "a map or pool inside a task runs serially there: the cores are taken by the outer one"
 
 
-def find_backend(name: str | None, width: int) -> Backend:
-    """Return the warm backend of a map; inside a task, the serial one.
+def find_backend(name: str | None, width: int, total: int | None) -> Backend:
+    """Return the warm backend of a map; inside a task, and for no tasks at all, the serial one.
 
     Raises:
         ValueError: there is no such backend.
         BackendUnavailable: it needs a package that is not installed.
     """
     chosen = backends.check(name or config.settings().backend)
-    if chosen != "serial" and _is_nested("a map"):
+    if total == 0 or (chosen != "serial" and _is_nested(stacklevel=5)):
         chosen = "serial"
     return backends.get(chosen, width, config.settings().start_method)
 
@@ -54,7 +55,7 @@ def open_backend(
     if max_tasks is not None:
         max_tasks = check_count(max_tasks, "the number of tasks per worker")
     method = config.settings().start_method if start_method is None else config.check_start_method(start_method)
-    if _is_nested("a pool"):
+    if _is_nested(stacklevel=4):
         if initializer is not None:
             initializer(*initargs)
         return serial.SerialBackend()
@@ -77,10 +78,16 @@ def check_function(fn: Any) -> None:
         )
 
 
+def _index(number: Any) -> int:
+    if isinstance(number, bool):
+        raise TypeError
+    return operator.index(number)
+
+
 def check_count(count: Any, what: str) -> int:
     """Return a whole number of at least 1, or raise what a wrong one deserves."""
     try:
-        number = operator.index(count)
+        number = _index(count)
     except TypeError:
         raise TypeError(f"{what} must be a whole number, not {count!r}") from None
     if number < 1:
@@ -93,15 +100,11 @@ def check_chunksize(chunksize: Any) -> int | None:
     return None if chunksize in ("auto", None) else check_count(chunksize, "chunksize")
 
 
-def _is_nested(what: str) -> bool:
-    global _said_nested
-    if not (worker.is_active() or local.is_inside_task()):
-        return False
-    if not _said_nested:
-        _said_nested = True
-        warnings.warn(
-            f"{what} inside a task runs serially in its worker: the cores are taken by the outer one",
-            NBParallelWarning,
-            stacklevel=5,
-        )
-    return True
+def _is_nested(stacklevel: int) -> bool:
+    """Return whether a task asks, and say once what that means."""
+    if worker.is_active():
+        say_once(f"NBParallelWarning: {_NESTED}")
+        return True
+    if local.is_inside_task() and is_first(_NESTED):
+        warnings.warn(_NESTED, NBParallelWarning, stacklevel=stacklevel)
+    return local.is_inside_task()

@@ -162,7 +162,7 @@ def _make_run(
     return Run(
         fn,
         inputs,
-        find_backend(backend, width),
+        find_backend(backend, width, inputs.total),
         width if inputs.total is None else max(1, min(width, inputs.total)),
         style="one" if len(iterables) == 1 else "star",
         chunksize=check_chunksize(chunksize),
@@ -176,7 +176,10 @@ def check_seed(seed: Any) -> int | None:
     """Return a seed, or raise what a wrong one deserves."""
     if seed is None:
         return None
-    number = operator.index(seed)
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        raise TypeError(f"seed must be a whole number, not {seed!r}") from None
     if number < 0:
         raise ValueError(f"seed must not be negative, but is {number}")
     return number

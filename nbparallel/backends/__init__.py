@@ -37,7 +37,10 @@ def check(name: str) -> str:
 
     Raises:
         ValueError: it is none; the message lists those there are.
+        TypeError: it is no string.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"backend must be one of the names {', '.join(_MODULES)}, not {name!r}")
     if name not in _MODULES:
         raise ValueError(f"unknown backend {name!r}; known: {', '.join(_MODULES)}")
     return name

@@ -27,6 +27,7 @@ from nbparallel.backends.slots import SlotsBackend
 from nbparallel.engine import environment, scheduler, streams, worker
 from nbparallel.engine.connection import input_failure, load_failure, load_values
 from nbparallel.engine.page import BYTES, CHUNK, TASK, Page, skip_slot
+from nbparallel.engine.relay import is_first
 from nbparallel.engine.wire import Buffer
 from nbparallel.engine.work import Payload, Work
 from nbparallel.errors import BackendUnavailable
@@ -123,7 +124,7 @@ class PathosBackend(Shipping, SlotsBackend):
 
     def _on_reply(self, number: int, work: Work, header: tuple[Any, ...], buffers: list[bytearray]) -> None:
         kind, *details = header
-        if kind == "output":
+        if kind == "output" or (kind == "once" and is_first(details[-1])):
             _, index, stream, text = details
             work.write(index, stream, text)
         elif kind == "unloadable":

@@ -24,6 +24,7 @@ from typing import Any
 from nbparallel.engine import environment, scheduler
 from nbparallel.engine.connection import Connection, Initializer, input_failure, load_failure, load_values
 from nbparallel.engine.process import WorkerProcess, prepare
+from nbparallel.engine.relay import is_first
 from nbparallel.engine.work import Failure, Gate, Work
 from nbparallel.machine import blas_environment
 from nbparallel.serialize import Unit, dumps_data
@@ -369,7 +370,7 @@ class Engine:
         kind, *details = header
         if kind == "ready":
             self._perform(self._scheduler.ready(worker.number))
-        elif kind == "output":
+        elif kind == "output" or (kind == "once" and is_first(details[-1])):
             run, index, stream, text = details
             work = self._works.get(run, worker.work)
             worker.write(work, index, stream, text)
