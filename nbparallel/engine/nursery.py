@@ -18,6 +18,8 @@ import sys
 import threading
 from typing import Any
 
+from nbparallel.engine import interrupts
+
 ENTRY = "import sys; sys.path.append(sys.argv[1]); from nbparallel.engine.nursery import main; main(int(sys.argv[2]))"
 
 # A request: one length, then the environment as a literal; with it come the descriptors of socket, page, standard
@@ -34,7 +36,7 @@ class Nursery:
         import subprocess  # not at the top: the nursery itself must start fast, and starts nothing
 
         self._control, theirs = socket.socketpair()
-        with theirs:
+        with theirs, interrupts.held_back():
             self._process = subprocess.Popen(
                 [*command, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
@@ -131,7 +133,7 @@ def main(control_fd: int) -> None:
 
     assert dill._dill
     control = socket.socket(fileno=control_fd)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Jupyter interrupts the whole process group
+    interrupts.ignore()
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_read, False)
     os.set_blocking(wake_write, False)
@@ -176,6 +178,7 @@ def main(control_fd: int) -> None:
     for pid in reports:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    control.close()
     sys.exit(0)
 
 
