@@ -1,0 +1,171 @@
+"""What can't travel is found before anything runs, or fails its own task alone, and says so in words.
+
+Cells in percent format; see `test_behaviour.py`.
+"""
+
+# %% setup
+import os
+import threading
+
+import nbparallel
+from nbparallel import SerializationError, last_run, pmap
+
+nbparallel.configure(workers=2, start_method=os.environ["START_METHOD"], progress=False)
+
+
+def refused(fn, *iterables, **options):
+    """Return the error with which a map is refused before anything of it runs."""
+    before = last_run()
+    try:
+        pmap(fn, *iterables, **options)
+    except SerializationError as error:
+        run = last_run()
+        assert run is before or run.completed == 0
+        return error
+    raise AssertionError("it was not refused")
+
+
+# %% a function whose global can't travel: named by its path
+config = {"db": threading.Lock()}
+
+
+def train(x):
+    return config["db"], x
+
+
+error = refused(train, [1, 2])
+assert error.path == "train → config['db']", error.path
+assert "lock" in str(error)
+assert "Mend: " in str(error)
+
+
+# %% a helper's global
+def helper(x):
+    return train(x)
+
+
+def outer(x):
+    return helper(x)
+
+
+assert refused(outer, [1]).path == "outer → helper → train → config['db']"
+
+
+# %% a lock in a closure
+def guarded():
+    lock = threading.Lock()
+
+    def add(x):
+        with lock:
+            return x + 1
+
+    return add
+
+
+error = refused(guarded(), [1])
+assert error.path == "add → lock", error.path
+
+# %% an object that has something open
+import socket
+
+
+class Client:
+    def __init__(self):
+        self.connection = socket.socket()
+
+    def ask(self, x):
+        return x
+
+
+client = Client()
+error = refused(client.ask, [1])
+assert "connection" in error.path, error.path
+assert "open the socket inside the function" in str(error)
+error = refused(lambda x: client.ask(x), [1])
+assert "client.connection" in error.path, error.path
+client.connection.close()
+
+# %% a generator among the globals
+numbers = (n for n in range(3))
+error = refused(lambda x: next(numbers) + x, [1])
+assert "numbers" in error.path
+assert "list" in str(error)
+
+
+# %% an argument that can't travel fails its task alone
+def kind(x):
+    return type(x).__name__
+
+
+found = pmap(kind, [1, threading.Lock(), "a"], on_error="return")
+assert found[0] == "int"
+assert found[2] == "str"
+assert isinstance(found[1].error, SerializationError)
+assert "task 1" in str(found[1].error)
+try:
+    pmap(kind, [threading.Lock()])
+except SerializationError as error:
+    assert "lock" in str(error)
+else:
+    raise AssertionError("a lock can't travel")
+
+
+# %% a result that can't travel fails its task alone
+def locks(x):
+    return threading.Lock() if x == 1 else x
+
+
+found = pmap(locks, range(4), on_error="return", chunksize=4)
+assert found[0] == 0
+assert found[2:] == [2, 3]
+assert isinstance(found[1].error, SerializationError), found
+assert "lock" in str(found[1].error)
+
+
+# %% an exception that can't travel fails its task alone, with its words and its traceback
+class Unsendable(Exception):
+    def __init__(self):
+        super().__init__("something is odd")
+        self.lock = threading.Lock()
+
+
+def raises_unsendable(x):
+    if x == 1:
+        raise Unsendable
+    return x
+
+
+found = pmap(raises_unsendable, range(3), on_error="return")
+assert found[0] == 0
+assert found[2] == 2
+assert "Unsendable" in str(found[1].error)
+assert "something is odd" in str(found[1].error)
+assert "in raises_unsendable" in found[1].traceback
+
+
+# %% a name that is computed at run time: advice in words
+def by_name(x):
+    return globals()["_".join(["helper", "two"])](x)
+
+
+def helper_two(x):
+    return x
+
+
+try:
+    pmap(by_name, [1])
+except KeyError as error:
+    assert any("globals()" in note and "Name the helper" in note for note in error.__notes__)
+else:
+    raise AssertionError("the worker can't know this name")
+
+
+# %% a name that stands in the function is found through globals() too
+def by_constant(x):
+    return globals()["helper_two"](x)
+
+
+assert pmap(by_constant, [1]) == [1]
+
+# %% nothing of this broke the workers
+assert pmap(helper_two, range(5)) == [0, 1, 2, 3, 4]

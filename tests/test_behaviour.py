@@ -1,0 +1,120 @@
+"""What users meet, in each place where they meet it: the cells of `tests/cells`, as they are.
+
+Each file is run in real kernels (whose ``__main__`` has no file, or has one that must never be run again) cell by
+cell, and as a plain script without a guard, from a file and from standard input; under each start method.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from kernels import Kernel
+
+FILES = sorted((Path(__file__).parent / "cells").glob("*.py"))
+METHODS = multiprocessing.get_all_start_methods()
+# What a cell shows, a line each, stands in comments: "# stdout: …", "# stderr: …".
+SHOWN = re.compile(r"^# (stdout|stderr): (.*\n)", re.MULTILINE)
+MARK = re.compile(r"^# %%(.*)\n", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """A heading of a file of cells, and the cells below it.
+
+    Attributes:
+        setup: the file's first cell, which all its behaviours need.
+    """
+
+    file: Path
+    title: str
+    setup: str
+    cells: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.file.stem}: {self.title}"
+
+
+def read(file: Path) -> list[Behaviour]:
+    _, head, setup, *parts = MARK.split(file.read_text())
+    assert head == " setup"
+    found: list[Behaviour] = []
+    for title, source in zip(parts[::2], parts[1::2], strict=True):
+        if title.strip():
+            found.append(Behaviour(file, title.strip(), setup, (source,)))
+        else:
+            found[-1] = replace(found[-1], cells=(*found[-1].cells, source))
+    return found
+
+
+BEHAVIOURS = [behaviour for file in FILES for behaviour in read(file)]
+PLACES = [(method, main) for main in ("no file", "a file") for method in METHODS]
+
+
+@pytest.fixture(scope="module", params=PLACES, ids=lambda place: f"{place[0]}, main has {place[1]}")
+def notebook(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kernel, set[Path]]]:
+    """Start a kernel that all behaviours share, and a note of the files whose setup it has run."""
+    method, main = request.param
+    folder = tmp_path_factory.mktemp("notebook")
+    witness = folder / "was_run"
+    with Kernel({"START_METHOD": method}, str(folder)) as kernel:
+        if main == "a file":
+            script = folder / "interactive.py"
+            script.write_text(f"open({str(witness)!r}, 'w').close()\nraise SystemExit('it was run')\n")
+            kernel.run(f"__file__ = {str(script)!r}")
+        yield kernel, set()
+        assert not witness.exists(), "a worker ran the file of __main__"
+
+
+@pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=str)
+def test_in_a_kernel(notebook: tuple[Kernel, set[Path]], behaviour: Behaviour) -> None:
+    kernel, set_up = notebook
+    if behaviour.file not in set_up:
+        set_up.add(behaviour.file)
+        kernel.run(behaviour.setup)
+    for cell in behaviour.cells:
+        output = kernel.run(cell)
+        assert lines(output.stdout, output.stderr) == shown_by(cell)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_as_a_script_without_a_guard(file: Path, start_method: str) -> None:
+    run_script([str(file)], start_method, shown=shown_by(file.read_text()))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_from_standard_input(file: Path) -> None:
+    source = file.read_text()
+    run_script(["-"], METHODS[0], source, shown=shown_by(source))
+
+
+def run_script(
+    command: list[str], start_method: str, source: str | None = None, *, shown: tuple[list[str], list[str]]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *command],
+        input=source,
+        text=True,
+        capture_output=True,
+        timeout=50,
+        env={**os.environ, "START_METHOD": start_method},
+    )
+    assert lines(done.stdout, done.stderr) == shown
+    assert done.returncode == 0
+
+
+def lines(stdout: str, stderr: str) -> tuple[list[str], list[str]]:
+    """Return the lines in an order of their own: tasks run at the same time."""
+    return sorted(stdout.splitlines(keepends=True)), sorted(stderr.splitlines(keepends=True))
+
+
+def shown_by(source: str) -> tuple[list[str], list[str]]:
+    found = SHOWN.findall(source)
+    return lines(*("".join(text for stream, text in found if stream == name) for name in ("stdout", "stderr")))
