@@ -723,6 +723,34 @@ def test_an_interrupt_of_the_process_group_spares_the_workers(start_method, tmp_
     assert (done.stdout, done.stderr) == ("the same\n", "")
 
 
+def test_interrupts_while_workers_start_spare_them(start_method, tmp_path):
+    source = """
+        import os, signal, sys, threading
+        import nbparallel
+        signal.signal(signal.SIGINT, lambda *_: None)
+        over = threading.Event()
+        def interrupt():
+            while not over.wait(0.002):
+                os.killpg(0, signal.SIGINT)
+        nbparallel.configure(start_method=sys.argv[1], workers=2)
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        print(nbparallel.pmap(abs, range(-10, 0)))
+        over.set()
+        thread.join()
+        """
+    done = subprocess.run(
+        [*script(tmp_path, source), start_method],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        start_new_session=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("[10, 9, 8, 7, 6, 5, 4, 3, 2, 1]\n", "")
+
+
 def test_a_fork_of_the_notebook_has_workers_of_its_own(start_method, tmp_path):
     out = run_script(
         tmp_path,

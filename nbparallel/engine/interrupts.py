@@ -3,13 +3,18 @@
 Python raises KeyboardInterrupt in the main thread between any two instructions, also just after a lock was taken and
 before anything knows that it was. Inside ``with deferred:`` it is raised at the end of the section instead. Called by
 the backends' lock and by the front; other threads are never interrupted, and pass through.
+
+Workers ignore interrupts, which Jupyter sends to the whole process group: the parent decides. They are born with
+interrupts held back, so that none hits them before they can say so.
 """
 
 from __future__ import annotations
 
 # What the module `signal` wraps: making its enums would cost more than the system calls.
 import _signal  # type: ignore[import-not-found]
+import contextlib
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -50,6 +55,26 @@ class _Deferred:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._pending = True
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Let no interrupt reach a process that is started here until it ignores them."""
+    if not hasattr(_signal, "pthread_sigmask"):  # Windows: only the console's own group is interrupted
+        yield
+        return
+    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, [_SIGINT])
+    try:
+        yield
+    finally:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
+
+
+def ignore() -> None:
+    """Ignore interrupts from now on, those that were held back included."""
+    _signal.signal(_SIGINT, _signal.SIG_IGN)
+    if hasattr(_signal, "pthread_sigmask"):
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_SIGINT])
 
 
 #: The one of this process; sections may be nested.

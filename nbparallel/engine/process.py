@@ -25,7 +25,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import IO, Protocol
 
-from nbparallel.engine import nursery
+from nbparallel.engine import interrupts, nursery
 from nbparallel.engine.page import Page
 
 START_METHODS = ("forkserver", "spawn", "fork") if hasattr(os, "fork") else ("spawn",)
@@ -173,14 +173,15 @@ def _spawn(theirs: socket.socket, page: Page, outputs: tuple[int, int], environm
     if sys.platform == "win32":
         return _spawn_with_handles(theirs, page, outputs, environment)
     assert page.fd is not None
-    process = subprocess.Popen(
-        [*_command(), _ENTRY, _PACKAGE_ROOT, f"fd:{theirs.fileno()}", str(page.fd), str(os.getpid())],
-        stdin=subprocess.DEVNULL,
-        stdout=outputs[0],
-        stderr=outputs[1],
-        env={**os.environ, **environment},
-        pass_fds=(theirs.fileno(), page.fd),
-    )
+    with interrupts.held_back():
+        process = subprocess.Popen(
+            [*_command(), _ENTRY, _PACKAGE_ROOT, f"fd:{theirs.fileno()}", str(page.fd), str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            stdout=outputs[0],
+            stderr=outputs[1],
+            env={**os.environ, **environment},
+            pass_fds=(theirs.fileno(), page.fd),
+        )
     return _Spawned(process)
 
 
@@ -308,8 +309,10 @@ def _fork(theirs: socket.socket, page: Page, outputs: tuple[int, int], environme
     with warnings.catch_warnings():
         # From 3.12 on Python warns of a fork beside threads; whoever asks for fork has chosen that.
         warnings.simplefilter("ignore", DeprecationWarning)
-        with _no_import_under_way():
+        with interrupts.held_back(), _no_import_under_way():
             pid = os.fork()
+            if pid == 0:
+                interrupts.ignore()
     if pid:
         return _Forked(pid)
     try:

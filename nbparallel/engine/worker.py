@@ -21,7 +21,7 @@ import types
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from nbparallel.engine import environment, relay, streams
+from nbparallel.engine import environment, interrupts, relay, streams
 from nbparallel.engine.page import CHUNK, STARTED, TASK, Page, skip_slot
 from nbparallel.engine.wire import Buffer, Channel, Sender
 from nbparallel.serialize import call_initializer, dumps_result, forget, load_unit, loads, receive, start_afresh
@@ -120,7 +120,7 @@ class Worker:
     def __init__(self, channel: Sender, words: list[int] | memoryview[int]) -> None:
         global _active
         _active = True
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Jupyter interrupts the whole process group
+        interrupts.ignore()
         relay.install(channel)
         self._channel = channel
         self._words = words
