@@ -78,7 +78,8 @@ MEASURES = {
     "tiny": (
         "100,000 tiny tasks in one map, warm",
         "ms",
-        "xs = list(range(100000))\nmap_(identity, xs)\nbegan = clock()\nmap_(identity, xs)\nvalue = (clock() - began) * 1e3",
+        "xs = list(range(100000))\nmap_(identity, xs)\n"
+        "began = clock()\nmap_(identity, xs)\nvalue = (clock() - began) * 1e3",
     ),
     "jobs": (
         "two jobs of ten million steps: times faster than serial",

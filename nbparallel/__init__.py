@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from nbparallel.errors import TaskTimeout as TaskTimeout
     from nbparallel.errors import WorkerCrashed as WorkerCrashed
     from nbparallel.executor import Executor as Executor
+    from nbparallel.machine import resources as resources
     from nbparallel.mapping import last_run as last_run
     from nbparallel.mapping import pmap as pmap
     from nbparallel.mapping import pmap_async as pmap_async
     from nbparallel.pool import Pool as Pool
-    from nbparallel.machine import resources as resources
     from nbparallel.run import Run as Run
 
 _HOMES = {

@@ -129,9 +129,7 @@ class Footprint:
         while found := [leak for leak in self.leaks() if not kinds or leak[0] in kinds]:
             if time.monotonic() > deadline:
                 self.kill_processes()  # reported once: no later test shall meet them
-                pytest.fail(
-                    "left behind:\n" + "\n".join(f"  {kind} {text}" for kind, text in found), pytrace=False
-                )
+                pytest.fail("left behind:\n" + "\n".join(f"  {kind} {text}" for kind, text in found), pytrace=False)
             gc.collect()  # what only a reference cycle holds is not left behind
             time.sleep(0.02)
 
@@ -156,10 +154,7 @@ class Footprint:
         for pid in set(psutil.pids()) - self.pids - known:
             try:
                 process = psutil.Process(pid)
-                if (
-                    process.environ().get(MARK) == os.environ[MARK]
-                    and process.status() != psutil.STATUS_ZOMBIE
-                ):
+                if process.environ().get(MARK) == os.environ[MARK] and process.status() != psutil.STATUS_ZOMBIE:
                     found.add(process)
             except psutil.Error:
                 continue  # gone, or not ours to look at

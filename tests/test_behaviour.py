@@ -59,7 +59,9 @@ PLACES = [(method, main) for main in ("no file", "a file") for method in METHODS
 
 
 @pytest.fixture(scope="module", params=PLACES, ids=lambda place: f"{place[0]}, main has {place[1]}")
-def notebook(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kernel, set[Path]]]:
+def notebook(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Kernel, set[Path]]]:
     """Start a kernel that all behaviours share, and a note of the files whose setup it has run."""
     method, main = request.param
     folder = tmp_path_factory.mktemp("notebook")

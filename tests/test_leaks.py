@@ -15,9 +15,7 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="seen through Linux's
 def run(pytester, monkeypatch):
     """Return a function that runs one inner test under this suite's conftest, in a process of its own."""
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
-    monkeypatch.setenv(
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"
-    )  # the conftest needs none, and they take a second
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # the conftest needs none, and they take a second
     pytester.makeconftest(CONFTEST.read_text(encoding="utf-8").replace("PATIENCE = 3.0", "PATIENCE = 0.3"))
 
     def run(body: str, *options: str) -> pytest.RunResult:

@@ -110,9 +110,7 @@ class PathosBackend(Shipping, SlotsBackend):
             self._lock.touch(work)
         return replies is not None
 
-    def _refuse(
-        self, number: int, work: Work, chunk: scheduler.Chunk, payload: Payload, error: Exception
-    ) -> None:
+    def _refuse(self, number: int, work: Work, chunk: scheduler.Chunk, payload: Payload, error: Exception) -> None:
         with self._lock:
             if chunk.stop - chunk.start > 1:  # only those tasks fail whose own input can't travel
                 self._perform(self._scheduler.split(number, chunk.number))

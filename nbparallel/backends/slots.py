@@ -66,9 +66,7 @@ class SlotsBackend(ABC):
             if self._closing:
                 raise RuntimeError("cannot schedule new tasks after shutdown")
             self._works[work.number] = work
-            self._perform(
-                self._scheduler.submit(work.number, work.width, work.chunksize, streams=work.streams)
-            )
+            self._perform(self._scheduler.submit(work.number, work.width, work.chunksize, streams=work.streams))
 
     def offer(self, work: Work, count: int, *, last: bool) -> None:
         """Make more tasks available."""
@@ -131,9 +129,7 @@ class SlotsBackend(ABC):
                 self._works[run].settle(index, [None], {index: failure}, 0.0)
                 self._lock.touch(self._works[run])
             case scheduler.GiveUp(run):
-                why = self._no_start or Failure(
-                    None, "WorkerCrashed", "its workers end before they run anything"
-                )
+                why = self._no_start or Failure(None, "WorkerCrashed", "its workers end before they run anything")
                 why.crashed = True
                 self._works[run].give_up(why)
                 self._lock.touch(self._works[run])

@@ -26,9 +26,7 @@ class ThreadsBackend(SlotsBackend):
         """Nothing to let go."""
 
     def _run(self, number: int, slot: None, work: Work, chunk: Chunk, payload: Payload) -> bool:
-        def report(
-            first: int, values: Sequence[object], failures: dict[int, Failure], seconds: float
-        ) -> None:
+        def report(first: int, values: Sequence[object], failures: dict[int, Failure], seconds: float) -> None:
             with self._lock:
                 work.settle(first, values, failures, seconds)
                 self._lock.touch(work)

@@ -91,9 +91,7 @@ class Engine:
             self._refresh()
             self._works[work.number] = work
             self._units[work.number] = {}
-            self._perform(
-                self._scheduler.submit(work.number, work.width, work.chunksize, streams=work.streams)
-            )
+            self._perform(self._scheduler.submit(work.number, work.width, work.chunksize, streams=work.streams))
 
     def offer(self, work: Work, count: int, *, last: bool) -> None:
         with self._lock:
@@ -174,9 +172,7 @@ class Engine:
                 failure = Failure(None, "WorkerCrashed", "", pid=pid, exitcode=code, crashed=True)
                 self._settle(self._works[run], index, [None], {index: failure}, 0.0)
             case scheduler.GiveUp(run):
-                why = self._no_start or Failure(
-                    None, "WorkerCrashed", "its workers end before they run anything"
-                )
+                why = self._no_start or Failure(None, "WorkerCrashed", "its workers end before they run anything")
                 why.crashed = True
                 self._works[run].give_up(why)
                 self._lock.touch(self._works[run])
@@ -382,9 +378,7 @@ class Engine:
             self._perform(self._scheduler.split(worker.number, details[0]))
         elif kind == "initializer failed":
             self._no_start = load_failure(details[0])
-            self._no_start.message = (
-                f"the initializer failed: {self._no_start.type}: {self._no_start.message}"
-            )
+            self._no_start.message = f"the initializer failed: {self._no_start.type}: {self._no_start.message}"
 
     def _on_done(
         self,

@@ -163,9 +163,7 @@ def main(control_fd: int) -> None:
         pid = os.fork()
         if pid == 0:
             try:
-                _become_worker(
-                    worker, control, (wake_read, wake_write, report, *reports.values()), given, environment
-                )
+                _become_worker(worker, control, (wake_read, wake_write, report, *reports.values()), given, environment)
             finally:
                 os._exit(1)
         for fd in given:

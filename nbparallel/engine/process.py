@@ -234,9 +234,7 @@ def close_nursery() -> None:
             _nursery = None
 
 
-def _ask_nursery(
-    theirs: socket.socket, page: Page, outputs: tuple[int, int], environment: dict[str, str]
-) -> _Exit:
+def _ask_nursery(theirs: socket.socket, page: Page, outputs: tuple[int, int], environment: dict[str, str]) -> _Exit:
     assert page.fd is not None
     descriptors = [theirs.fileno(), page.fd, *outputs]
     for attempt in (1, 2):
@@ -275,9 +273,7 @@ class _Forked:
         if self.sentinel is not None:
             os.close(self.sentinel)
         if self.poll() is None:
-            threading.Thread(
-                target=os.waitpid, args=(self.pid, 0), name="nbparallel-reaper", daemon=True
-            ).start()
+            threading.Thread(target=os.waitpid, args=(self.pid, 0), name="nbparallel-reaper", daemon=True).start()
 
 
 @contextlib.contextmanager

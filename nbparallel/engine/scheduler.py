@@ -463,9 +463,7 @@ class Scheduler:
         for run in self._runs.values():
             if run.closed or run.asked or not run.streams:
                 continue
-            size = (
-                self._size(run) if run.chunksize is not None or run.mean is None else self._size_by_time(run)
-            )
+            size = self._size(run) if run.chunksize is not None or run.mean is None else self._size_by_time(run)
             target = 2 * size * run.width
             if run.waiting < target:
                 run.asked = True

@@ -32,11 +32,7 @@ def encode(header: Any, segments: Sequence[Buffer] = ()) -> list[Buffer]:
     head = marshal.dumps(header)
     if len(segments) == 1:
         size = _nbytes(segments[0])
-        return (
-            [_TWO.pack(2, len(head), size) + head, segments[0]]
-            if size
-            else [_TWO.pack(2, len(head), 0) + head]
-        )
+        return [_TWO.pack(2, len(head), size) + head, segments[0]] if size else [_TWO.pack(2, len(head), 0) + head]
     sizes = [len(head), *(_nbytes(segment) for segment in segments)]
     prefix = _COUNT.pack(len(sizes)) + struct.pack(f"={len(sizes)}Q", *sizes) + head
     return [prefix, *(segment for segment in segments if _nbytes(segment))]

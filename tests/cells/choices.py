@@ -63,7 +63,12 @@ assert pmap(pow, [2, 3], [4, 2]) == [16, 9]
 
 # %% a seed gives the same numbers for any workers, chunks and backend
 def draw(_):
-    return (random.random(), float(numpy.random.random()), float(nbparallel.rng().random()), float(nbparallel.rng().random()))
+    return (
+        random.random(),
+        float(numpy.random.random()),
+        float(nbparallel.rng().random()),
+        float(nbparallel.rng().random()),
+    )
 
 
 reference = pmap(draw, range(10), seed=5)
@@ -93,7 +98,6 @@ for backend in set(nbparallel.backends.names()) - {"threads"}:  # whose tasks sh
     assert (random.random(), numpy.random.random()) == mine, backend
 
 # %% without a seed no two workers draw the same
-import threading
 
 numpy.random.seed(3)
 

@@ -201,7 +201,9 @@ assert str(pool).startswith("<Pool state=TERMINATE")
 pool.terminate()
 
 # %% Pool: the standard signature
-with Pool(processes=1, initializer=None, initargs=(), maxtasksperchild=2, context=multiprocessing.get_context("spawn")) as pool:
+with Pool(
+    processes=1, initializer=None, initargs=(), maxtasksperchild=2, context=multiprocessing.get_context("spawn")
+) as pool:
     pids = [pool.apply(os.getpid) for _ in range(4)]
 assert pids[0] == pids[1]
 assert pids[2] == pids[3]

@@ -8,7 +8,6 @@ import importlib
 import os
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import nbparallel
