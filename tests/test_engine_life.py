@@ -31,7 +31,7 @@ from engine_work import (
 )
 from test_wire import loopback_pair
 
-from nbparallel.engine import process
+from nbparallel.engine import pipes, process
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals, descriptors and /proc")
 
@@ -346,6 +346,17 @@ def test_workers_are_noticed_where_their_end_can_not_be_waited_for(start_method,
         work = run(engine, tasks.die, ["a", "kill", "c"], chunksize=3)
         assert work.values == {0: "a", 2: "c"}
         assert work.failures[1].exitcode == -signal.SIGKILL
+
+
+def test_output_arrives_where_pipes_can_not_be_waited_for(start_method, monkeypatch):
+    # Windows: a thread moves what a worker writes to a socket.
+    monkeypatch.setattr(pipes, "WAITABLE", False)
+    with an_engine(start_method) as engine:
+        work = run(engine, tasks.write_and_die, [4])
+        assert work.failures[0].crashed
+        assert sorted(work.lines(1)) == ["print 4", "printf 4", "write 4"]
+        work = run(engine, tasks.square, [3])
+        assert work.results() == [9]
 
 
 def test_the_watch_ends_a_worker_with_its_parent(tmp_path):

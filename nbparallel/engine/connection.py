@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import os
 import select
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,7 +20,8 @@ from nbparallel.engine.work import Failure, Work
 from nbparallel.errors import SerializationError
 from nbparallel.serialize import Unit, attempt, dumps_data, explain, is_alive, loads, name_of, unit_of
 
-_PIPE_BYTES = 65536
+# A line that is longer is handed on in pieces.
+_LINE_CHARACTERS = 65536
 
 
 class Connection:
@@ -47,9 +47,9 @@ class Connection:
         self._sent_units: set[int] = set()
         self._environment: Environment | None = None
         self._written = select.poll() if hasattr(select, "poll") else None
-        for fd in process.outputs:
+        for output in process.outputs:
             if self._written is not None:
-                self._written.register(fd, select.POLLIN)
+                self._written.register(output, select.POLLIN)
         self._decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in process.outputs]
         self._lines = ["" for _ in process.outputs]  # begun, and not ended yet
 
@@ -151,7 +151,7 @@ class Connection:
         # Twice empties a pipe; a program that never stops writing must not keep the manager here.
         for _ in range(2):
             try:
-                data = os.read(self.process.outputs[position], _PIPE_BYTES)
+                data = self.process.outputs[position].read()
             except BlockingIOError:
                 break
             self._lines[position] += self._decoders[position].decode(data, final=not data)
@@ -170,7 +170,7 @@ class Connection:
 
     def _hand_on(self, position: int, *, rest: bool) -> None:
         text = self._lines[position]
-        end = len(text) if rest or len(text) > _PIPE_BYTES else text.rfind("\n") + 1
+        end = len(text) if rest or len(text) > _LINE_CHARACTERS else text.rfind("\n") + 1
         if end:
             self._lines[position] = text[end:]
             running = self.running

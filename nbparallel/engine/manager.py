@@ -328,8 +328,8 @@ class Engine:
         worker = self._workers[number] = Connection(number, process)
         watch = functools.partial(self._selector.register, events=selectors.EVENT_READ)
         watch(process.socket, data=functools.partial(self._on_socket, worker))
-        for position, fd in enumerate(process.outputs):
-            watch(fd, data=functools.partial(self._on_output, worker, position))
+        for position, output in enumerate(process.outputs):
+            watch(output, data=functools.partial(self._on_output, worker, position))
         if process.sentinel is None:
             self._restless = True
         else:
@@ -411,6 +411,8 @@ class Engine:
         if code is None:  # its connection is closed but it lives: nothing it does can reach us any more
             process.kill()
             code = process.exitcode(EXIT_GRACE)
+        for output in process.outputs:
+            output.settle()
         worker.relay_outputs()
         if worker.work is None and self._works:  # an initializer's last words
             worker.adopt(next(iter(self._works.values())))

@@ -25,7 +25,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import IO, Protocol
 
-from nbparallel.engine import interrupts, nursery
+from nbparallel.engine import interrupts, nursery, pipes
 from nbparallel.engine.page import Page
 
 START_METHODS = ("forkserver", "spawn", "fork") if hasattr(os, "fork") else ("spawn",)
@@ -74,10 +74,10 @@ class WorkerProcess:
             given.callback(theirs.close)
             reads, writes = [], []
             for _ in range(2):
-                read, write = os.pipe()
+                read, write = pipes.open_pipe()
                 reads.append(read)
                 writes.append(write)
-                ours.callback(os.close, read)
+                ours.callback(read.close)
                 given.callback(os.close, write)
             self.outputs = (reads[0], reads[1])
             _parent_ends.add(self)
@@ -86,8 +86,6 @@ class WorkerProcess:
             self._held = ours.pop_all()
         self.page.handed_over()
         self.socket.setblocking(False)
-        for fd in self.outputs:
-            os.set_blocking(fd, False)
         self.pid = self._exit.pid
         self.sentinel = self._exit.sentinel
         self._code: int | None = None
@@ -125,8 +123,8 @@ class WorkerProcess:
     def close_copies(self) -> None:
         """Close the descriptors alone, in a forked child that has copies of them."""
         self.socket.close()
-        for fd in self.outputs:
-            os.close(fd)
+        for output in self.outputs:
+            output.close()
 
 
 def make_pair() -> tuple[socket.socket, socket.socket]:
