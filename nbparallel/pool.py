@@ -24,10 +24,12 @@ class AsyncResult:
 
     def __init__(
         self,
+        pool: Pool,
         future: Future[Any],
         callback: Callable[[Any], Any] | None,
         error_callback: Callable[[Any], Any] | None,
     ) -> None:
+        self._pool = pool  # one that nobody else holds goes on until its results are there
         self._future = future
         self._callback = callback
         self._error_callback = error_callback
@@ -158,13 +160,13 @@ class Pool:
             iterable: the inputs.
             chunksize: tasks that travel together; `None` to measure.
         """
-        return IMapIterator(self._stream(func, iterable, chunksize))
+        return IMapIterator(self, self._stream(func, iterable, chunksize))
 
     def imap_unordered(
         self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = 1
     ) -> Iterator[Any]:
         """Return an iterator over the results in the order in which they arrive."""
-        return IMapUnorderedIterator(self._stream(func, iterable, chunksize))
+        return IMapUnorderedIterator(self, self._stream(func, iterable, chunksize))
 
     # ---- at once ----
 
@@ -188,7 +190,7 @@ class Pool:
         self._check_running()
         check_function(func)
         future = self._calls.call(func, tuple(args), dict(kwds or {}))
-        return AsyncResult(future, callback, error_callback)
+        return AsyncResult(self, future, callback, error_callback)
 
     def map_async(
         self,
@@ -199,7 +201,7 @@ class Pool:
         error_callback: Callable[[Any], Any] | None = None,
     ) -> AsyncResult:
         """Start `map` and return at once."""
-        return _in_background(self._run(func, iterable, chunksize, "one"), callback, error_callback)
+        return _in_background(self, self._run(func, iterable, chunksize, "one"), callback, error_callback)
 
     def starmap_async(
         self,
@@ -210,7 +212,7 @@ class Pool:
         error_callback: Callable[[Any], Any] | None = None,
     ) -> AsyncResult:
         """Start `starmap` and return at once."""
-        return _in_background(self._run(func, iterable, chunksize, "star"), callback, error_callback)
+        return _in_background(self, self._run(func, iterable, chunksize, "star"), callback, error_callback)
 
     # ---- its end ----
 
@@ -267,7 +269,8 @@ class Pool:
 class IMapIterator(collections.abc.Iterator[Any]):
     """The results of `Pool.imap`, in the order of the input."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, pool: Pool, stream: Stream) -> None:
+        self._pool = pool  # as in `AsyncResult`
         self._stream = stream
         self._index = 0
         # A reader that goes away lets its tasks go.
@@ -305,8 +308,8 @@ class IMapIterator(collections.abc.Iterator[Any]):
 class IMapUnorderedIterator(IMapIterator):
     """The results of `Pool.imap_unordered`, in the order in which they arrive."""
 
-    def __init__(self, stream: Stream) -> None:
-        super().__init__(stream)
+    def __init__(self, pool: Pool, stream: Stream) -> None:
+        super().__init__(pool, stream)
         self._arrived: list[int] = []
 
     def _next_index(self, timeout: float | None) -> int | None:
@@ -316,7 +319,7 @@ class IMapUnorderedIterator(IMapIterator):
 
 
 def _in_background(
-    run: Run, callback: Callable[[Any], Any] | None, error_callback: Callable[[Any], Any] | None
+    pool: Pool, run: Run, callback: Callable[[Any], Any] | None, error_callback: Callable[[Any], Any] | None
 ) -> AsyncResult:
     future: Future[Any] = Future()
 
@@ -328,7 +331,7 @@ def _in_background(
 
     run.start(background=True)
     run.add_done_callback(fulfil)
-    return AsyncResult(future, callback, error_callback)
+    return AsyncResult(pool, future, callback, error_callback)
 
 
 def _terminate(backend: Backend) -> None:

@@ -98,6 +98,9 @@ def install(channel: Sender) -> None:
     global _streams
     out, err = _Stream(1, channel), _Stream(2, channel)
     _streams = [out, err]
+    for old, new in ((sys.stdout, out), (sys.stderr, err)):
+        if old is not None:  # a fork's logging handler may hold the notebook's own stream, which leads nowhere here
+            old.write, old.flush = new.write, new.flush  # type: ignore[method-assign]
     sys.stdout = sys.__stdout__ = out  # type: ignore[assignment,misc]
     sys.stderr = sys.__stderr__ = err  # type: ignore[assignment,misc]
     if hasattr(os, "register_at_fork"):
