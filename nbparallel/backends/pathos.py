@@ -5,6 +5,7 @@ identity, and a redefinition is seen, as on the default backend. A pool of sever
 them died, would lose what it was doing, and would wait for it for ever; with one process each, a death is noticed and
 blamed on its task. What pathos can't do:
 
+* a kernel that is restarted while its pools stand takes some seconds for it: they replace each process that it ends;
 * what tasks print arrives when their chunk ends, and what C code prints goes where the notebook's own C code prints;
 * where Python can't fork safely (macOS, Windows), workers run the file of ``__main__`` again, as pathos' always do, so
   that a script needs its guard there; a chunk goes on to its end when another task failed, and a task that kills its
@@ -26,6 +27,7 @@ from nbparallel.backends.shipping import Shipping
 from nbparallel.backends.slots import SlotsBackend
 from nbparallel.engine import environment, scheduler, streams, worker
 from nbparallel.engine.connection import input_failure, load_failure, load_values
+from nbparallel.engine.interrupts import held_back
 from nbparallel.engine.page import BYTES, CHUNK, TASK, Page, skip_slot
 from nbparallel.engine.relay import is_first
 from nbparallel.engine.wire import Buffer
@@ -155,7 +157,7 @@ class _Slot:
         self._environment: environment.Environment | None = None
         begin = (self.page if _FORKS else None, os.getpid(), variables, threads)
         options = {"context": mp.get_context("fork")} if _FORKS else {}
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), held_back():
             # From 3.12 on Python warns of a fork beside threads; whoever asks for pathos has chosen that.
             warnings.simplefilter("ignore", DeprecationWarning)
             name = f"nbparallel-{os.getpid()}-{next(_ids)}"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nbparallel.backends import local
+from nbparallel.engine.interrupts import deferred
 from nbparallel.engine.work import Failure, Work
 
 
@@ -39,7 +40,8 @@ class SerialBackend:
                 break
             payload = work.payload(index, index + 1)
             if payload is not None:
-                local.run_chunk(work, payload, index, _reporter(work), lambda: True, "borrowed")
+                with deferred.lifted():
+                    local.run_chunk(work, payload, index, _reporter(work), lambda: True, "borrowed")
         if last or work.number in self._cancelled:
             self._finish(work)
         elif work.streams:

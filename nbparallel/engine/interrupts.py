@@ -53,6 +53,21 @@ class _Deferred:
             if pending:
                 handler(_SIGINT, None)
 
+    @contextlib.contextmanager
+    def lifted(self) -> Iterator[None]:
+        """Let interrupts through in here, where a user's code runs inside a section."""
+        if threading.get_ident() != _main_thread():
+            yield
+            return
+        depth, self._depth = self._depth, 1
+        try:
+            self.__exit__()  # raises what has waited
+            yield
+        finally:
+            if depth:
+                self.__enter__()
+            self._depth = depth
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._pending = True
 
