@@ -6,6 +6,7 @@ end would show for it: only messages whose parent is that very cell count as its
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import sys
@@ -13,14 +14,22 @@ import tempfile
 import textwrap
 import time
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from queue import Empty
 from typing import Any
 
+import pytest
 from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import KernelManager
 
+import nbparallel
+
+#: Kernels and scripts find the package that is tested, installed or not.
+ENVIRONMENT = {"PYTHONPATH": str(Path(nbparallel.__file__).parents[1])}
+METHODS = multiprocessing.get_all_start_methods()
 #: Seconds after which a cell is given up.
 CELL_TIMEOUT = 40.0
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -100,14 +109,14 @@ class Kernel:
         folder: the kernel's working folder, as the notebook's.
     """
 
-    def __init__(self, environment: dict[str, str] | None = None, folder: str | None = None) -> None:
+    def __init__(self, environment: dict[str, str] | None = None, folder: Path | None = None) -> None:
         self._sockets = tempfile.TemporaryDirectory(prefix="kernel-")
         self.manager = KernelManager(kernel_name="tests", kernel_spec_manager=_ThisInterpreter())
         if sys.platform != "win32":  # nothing listens on a port
             self.manager.transport = "ipc"
             self.manager.ip = os.path.join(self._sockets.name, "socket")
-        extra: dict[str, Any] = {} if folder is None else {"cwd": folder}
-        self.manager.start_kernel(env={**os.environ, **(environment or {})}, **extra)
+        self.folder = Path.cwd() if folder is None else folder
+        self.manager.start_kernel(env={**os.environ, **ENVIRONMENT, **(environment or {})}, cwd=str(self.folder))
         self._outputs: dict[str, Output] = defaultdict(Output)
         self.client: BlockingKernelClient = self.manager.blocking_client()
         self.client.start_channels()
@@ -156,7 +165,7 @@ class Kernel:
         """Return what a cell has shown so far."""
         return self._outputs[cell]
 
-    def receive(self, until: Any, timeout: float = CELL_TIMEOUT) -> bool:
+    def receive(self, until: Callable[[], object], timeout: float = CELL_TIMEOUT) -> bool:
         """Take messages until something is the case; return whether it is."""
         limit = time.monotonic() + timeout
         while not until():
@@ -195,3 +204,24 @@ class Kernel:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def kernel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    """A kernel that starts its workers by one of the methods; the tests of a module share it.
+
+    In it, `folder` is a `pathlib.Path` of its own.
+    """
+    folder = tmp_path_factory.mktemp("notebook")
+    with Kernel({"START_METHOD": request.param}, folder) as kernel:
+        kernel.run(f"""
+            import os, time
+            from pathlib import Path
+            import nbparallel
+            from nbparallel import Executor, Pool, last_run, pmap, pmap_async
+
+            nbparallel.configure(workers=2, start_method={request.param!r}, progress=False)
+            folder = Path({str(folder)!r})
+        """)
+        yield kernel
+        kernel.run("nbparallel.backends.shutdown()")

@@ -6,7 +6,6 @@ cell, and as a plain script without a guard, from a file and from standard input
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import subprocess
@@ -16,10 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from kernels import Kernel
+from kernels import ENVIRONMENT, METHODS, Kernel
 
 FILES = sorted((Path(__file__).parent / "cells").glob("*.py"))
-METHODS = multiprocessing.get_all_start_methods()
 # What a cell shows, a line each, stands in comments: "# stdout: …", "# stderr: …".
 SHOWN = re.compile(r"^# (stdout|stderr): (.*\n)", re.MULTILINE)
 MARK = re.compile(r"^# %%(.*)\n", re.MULTILINE)
@@ -66,7 +64,7 @@ def notebook(
     method, main = request.param
     folder = tmp_path_factory.mktemp("notebook")
     witness = folder / "was_run"
-    with Kernel({"START_METHOD": method}, str(folder)) as kernel:
+    with Kernel({"START_METHOD": method}, folder) as kernel:
         if main == "a file":
             script = folder / "interactive.py"
             script.write_text(f"open({str(witness)!r}, 'w').close()\nraise SystemExit('it was run')\n")
@@ -106,7 +104,7 @@ def run_script(
         text=True,
         capture_output=True,
         timeout=50,
-        env={**os.environ, "START_METHOD": start_method},
+        env={**os.environ, **ENVIRONMENT, "START_METHOD": start_method},
     )
     assert lines(done.stdout, done.stderr) == shown
     assert done.returncode == 0

@@ -1,0 +1,150 @@
+"""Stop, and the kernel's end: a real signal to a real kernel's process group.
+
+An interrupted map keeps what is finished, ends its workers, and leaves the next map a working notebook.
+"""
+
+from __future__ import annotations
+
+import psutil
+import pytest
+from kernels import METHODS, Kernel, kernel
+
+__all__ = ["kernel"]
+
+# Task 0 returns, the others say that they have begun and sleep.
+SLEEPS = """
+    def sleeps(x):
+        if x == 0:
+            return "finished"
+        (folder / f"begun {os.getpid()} {x}").touch()
+        time.sleep(1000)
+
+    for left in folder.glob("begun *"):
+        left.unlink()
+"""
+
+
+def interrupt(kernel: Kernel, call: str, begun: int = 2) -> list[int]:
+    """Send a cell, press Stop once `begun` of its tasks sleep, and return their processes."""
+    kernel.run(SLEEPS)
+    folder = kernel.folder
+    cell = kernel.send(call)
+    assert kernel.receive(lambda: len(list(folder.glob("begun *"))) >= begun)
+    pids = sorted({int(file.name.split()[1]) for file in folder.glob("begun *")})
+    kernel.interrupt()
+    output = kernel.wait(cell, fails=True)
+    assert output.error is not None
+    assert output.error.name == "KeyboardInterrupt"
+    return pids
+
+
+def gone(pids: list[int]) -> bool:
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=10)
+    return not alive
+
+
+@pytest.mark.parametrize("options", ["", ", progress=True", ", ordered=False"])
+def test_an_interrupted_map_keeps_what_is_finished(kernel: Kernel, options: str) -> None:
+    pids = interrupt(kernel, f"pmap(sleeps, range(6), chunksize=1{options})")
+    assert gone(pids)
+    assert (
+        kernel.run("last_run().results[0], last_run().completed, last_run().cancelled").result
+        == "('finished', 1, True)"
+    )
+    assert kernel.run("pmap(abs, [-1, -2, -3])").result == "[1, 2, 3]"
+
+
+def test_an_interrupted_map_over_a_generator(kernel: Kernel) -> None:
+    pids = interrupt(kernel, "pmap(sleeps, iter(range(6)), chunksize=1)")
+    assert gone(pids)
+    assert kernel.run("last_run().results[0]").result == "'finished'"
+    assert kernel.run("pmap(abs, iter([-1, -2]))").result == "[1, 2]"
+
+
+def test_waiting_can_be_interrupted_while_the_run_goes_on(kernel: Kernel) -> None:
+    pids = interrupt(kernel, "run = pmap_async(sleeps, range(3), chunksize=1); run.result()")
+    assert kernel.run("run.done, run.cancel(), run.wait(), run.done").result == "(False, True, None, True)"
+    assert gone(pids)
+
+
+def test_a_pool_is_usable_after_an_interrupt(kernel: Kernel) -> None:
+    kernel.run("pool = Pool(2)")
+    pids = interrupt(kernel, "pool.map(sleeps, range(4), chunksize=1)")
+    assert gone(pids)
+    assert kernel.run("pool.map(abs, [-1, -2])").result == "[1, 2]"
+    interrupt(kernel, "pool.apply(sleeps, (1,))", begun=1)
+    kernel.run("pool.terminate(); pool.join()")
+
+
+def test_an_executor_is_usable_after_an_interrupt(kernel: Kernel) -> None:
+    kernel.run("executor = Executor(2)")
+    interrupt(kernel, "executor.submit(sleeps, 1).result()", begun=1)
+    assert kernel.run("executor.submit(abs, -1).result()").result == "1"
+    kernel.run("executor._backend.shutdown(abort=True); executor.shutdown()")
+
+
+@pytest.mark.parametrize("backend", ["pathos", "serial"])
+def test_other_backends_are_interrupted_too(kernel: Kernel, backend: str) -> None:
+    interrupt(kernel, f"pmap(sleeps, range(6), chunksize=1, backend={backend!r})", begun=1)
+    assert kernel.run("last_run().results[0]").result == "'finished'"
+    assert kernel.run(f"pmap(abs, [-1, -2, -3], backend={backend!r})").result == "[1, 2, 3]"
+
+
+def test_threads_let_the_cell_go_though_a_thread_can_not_be_ended(kernel: Kernel) -> None:
+    kernel.run("""
+        import threading
+
+        release = threading.Event()
+
+        def waits(x):
+            if x:
+                (folder / f"begun {os.getpid()} {x}").touch()
+                release.wait()
+            return x
+
+        for left in folder.glob("begun *"):
+            left.unlink()
+    """)
+    cell = kernel.send("pmap(waits, range(6), chunksize=1, backend='threads')")
+    assert kernel.receive(lambda: len(list(kernel.folder.glob("begun *"))) >= 2)
+    kernel.interrupt()
+    output = kernel.wait(cell, fails=True)
+    assert output.error is not None
+    assert output.error.name == "KeyboardInterrupt"
+    kernel.run("release.set()")
+    assert kernel.run("pmap(abs, [-1, -2, -3], backend='threads')").result == "[1, 2, 3]"
+
+
+def test_an_idle_notebook_is_not_disturbed_by_an_interrupt(kernel: Kernel) -> None:
+    kernel.run("before = pmap(lambda _: os.getpid(), [0], workers=1)")
+    cell = kernel.send("(folder / 'sleeping').touch(); time.sleep(1000)")
+    assert kernel.receive((kernel.folder / "sleeping").exists)
+    kernel.interrupt()
+    kernel.wait(cell, fails=True)
+    assert kernel.run("pmap(lambda _: os.getpid(), [0], workers=1) == before").result == "True"
+    kernel.run("(folder / 'sleeping').unlink()")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_killed_kernel_leaves_no_worker(method: str, tmp_path: object) -> None:
+    with Kernel({"START_METHOD": method}) as kernel:
+        kernel.run(f"""
+            import os, time, nbparallel
+            from pathlib import Path
+            nbparallel.configure(workers=2, start_method={method!r})
+            folder = Path({str(tmp_path)!r})
+            def sleeps(x):
+                (folder / str(os.getpid())).touch()
+                time.sleep(1000)
+            nbparallel.pmap(abs, [1, 2])
+            nbparallel.pmap(abs, [1, 2], backend="pathos")
+            nbparallel.pmap_async(sleeps, range(2), chunksize=1)
+            nbparallel.pmap_async(sleeps, range(2), chunksize=1, backend="pathos")
+            while len(list(folder.iterdir())) < 4:
+                time.sleep(0.002)
+        """)
+        below = psutil.Process(kernel.pid).children(recursive=True)
+        assert len(below) >= 4
+        kernel.kill()
+        _, alive = psutil.wait_procs(below, timeout=10)
+        assert not alive
