@@ -1,0 +1,253 @@
+"""What only a notebook has: a running event loop, widgets, autoreload, the shell; in real kernels."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from kernels import ENVIRONMENT, METHODS, Kernel, Output, kernel
+
+__all__ = ["kernel"]
+
+
+# ---- the running event loop ----
+
+
+def test_awaiting_a_run_leaves_the_loop_to_others(kernel: Kernel) -> None:
+    kernel.run("""
+        import asyncio
+
+        def waits(x):
+            while not (folder / "opened").exists():
+                time.sleep(0.002)
+            return x
+
+        async def opens():
+            (folder / "opened").touch()
+    """)
+    output = kernel.run("(await asyncio.gather(pmap_async(waits, range(4)), opens()))[0]")
+    assert output.result == "[0, 1, 2, 3]"
+    assert kernel.run("await pmap_async(abs, iter([-1, -2]))").result == "[1, 2]"
+    assert kernel.run("await pmap_async(abs, [])").result == "[]"
+
+
+def test_results_come_one_by_one_to_async_for(kernel: Kernel) -> None:
+    kernel.run("""
+        def follows(x):
+            while x and not (folder / f"seen {x - 1}").exists():
+                time.sleep(0.002)
+            return x
+    """)
+    output = kernel.run("""
+        seen = []
+        async for x in pmap_async(follows, range(6), chunksize=1):
+            seen.append(x)
+            (folder / f"seen {x}").touch()
+        seen
+    """)
+    assert output.result == "[0, 1, 2, 3, 4, 5]"
+
+
+def test_errors_and_cancellations_reach_whoever_awaits(kernel: Kernel) -> None:
+    kernel.run("""
+        import asyncio
+
+        def inverse(x):
+            return 1 / x
+
+        def sleeps(x):
+            time.sleep(1000)
+    """)
+    assert kernel.run("await pmap_async(inverse, [1, 0])", fails=True).error.name == "ZeroDivisionError"
+    assert kernel.run("[x async for x in pmap_async(inverse, [0])]", fails=True).error.name == "ZeroDivisionError"
+    assert kernel.run("await asyncio.wait_for(pmap_async(sleeps, [1]), 0.05)", fails=True).error.name == "TimeoutError"
+    kernel.run("last_run().cancel()")
+    assert kernel.run("await last_run()", fails=True).error.name == "CancelledError"
+
+
+def test_an_executor_serves_the_running_loop(kernel: Kernel) -> None:
+    output = kernel.run("""
+        import asyncio
+
+        with Executor(2) as executor:
+            loop = asyncio.get_running_loop()
+            found = await asyncio.gather(*(loop.run_in_executor(executor, abs, -x) for x in range(4)))
+        found
+    """)
+    assert output.result == "[0, 1, 2, 3]"
+
+
+# ---- bars ----
+
+
+def bar_texts(output: Output) -> list[str]:
+    """Return the texts that a bar's widgets took on, in order."""
+    texts = []
+    for message in output.messages:
+        state = message["content"].get("data", {}).get("state", {}) if "comm" in message["msg_type"] else {}
+        texts += [state["value"]] if isinstance(state.get("value"), str) else []
+    return [text.replace("\u2007", " ") for text in texts if text]  # tqdm's spaces are as wide as a digit
+
+
+@pytest.mark.parametrize("inputs", ["range(20)", "iter(range(20))"])
+@pytest.mark.parametrize("chunksize", ["'auto'", "1", "7"])
+def test_a_bar_ends_at_all_of_all(kernel: Kernel, inputs: str, chunksize: str) -> None:
+    output = kernel.run(f"x = pmap(abs, {inputs}, progress=True, label='twenty', chunksize={chunksize})")
+    assert len(output.displays) == 1
+    assert "application/vnd.jupyter.widget-view+json" in output.displays[0]
+    texts = bar_texts(output)
+    assert any("twenty" in text for text in texts)
+    assert re.search(r"\b20/20\b", [text for text in texts if "/" in text][-1])
+    assert output.stderr == ""
+
+
+def test_a_bar_counts_failures(kernel: Kernel) -> None:
+    kernel.run("inverse = lambda x: 1 / x")
+    output = kernel.run("x = pmap(inverse, [0, 1, 0], progress=True, on_error='return')")
+    last = [text for text in bar_texts(output) if "/" in text][-1]
+    assert "3/3" in last
+    assert "2 failed" in last
+
+
+@pytest.mark.parametrize(("quiet", "bars"), [(1000, 0), (0, 1)])
+def test_only_a_long_run_has_a_bar(kernel: Kernel, quiet: int, bars: int) -> None:
+    kernel.run(f"from nbparallel import progress; kept, progress.QUIET_SECONDS = progress.QUIET_SECONDS, {quiet}")
+    kernel.run("""
+        def waits(x):
+            while not (folder / "bar").exists():
+                time.sleep(0.002)
+    """)
+    # With no quiet time the bar is there before the tasks can end; the other run ends long before its time.
+    cell = kernel.send("x = pmap(waits, [1], progress='auto')")
+    output = kernel.shown_by(cell)
+    assert kernel.receive(lambda: len(output.displays) == bars)
+    (kernel.folder / "bar").touch()
+    kernel.wait(cell)
+    assert len(output.displays) == bars
+    assert len(kernel.run("x = pmap(abs, range(5), progress=False)").displays) == 0
+    kernel.run("progress.QUIET_SECONDS = kept; (folder / 'bar').unlink()")
+
+
+def test_a_script_has_a_bar_of_text() -> None:
+    source = "from nbparallel import pmap; pmap(abs, range(20), progress=True, workers=2, label='twenty')"
+    done = subprocess.run(
+        [sys.executable, "-c", source], env=ENVIRONMENT, capture_output=True, text=True, timeout=50, check=True
+    )
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("twenty: 100%")
+    assert "20/20" in last
+    assert done.stdout == ""
+
+
+# ---- modules beside the notebook ----
+
+
+def write_module(kernel: Kernel, name: str, text: str, mtime: int) -> None:
+    path = kernel.folder / f"{name}.py"
+    path.write_text(f"def answer(x):\n    return ({text!r}, x)\n")
+    os.utime(path, (mtime, mtime))  # an edit within the clock's resolution is no edit to anybody
+
+
+def test_an_edited_module_under_autoreload(kernel: Kernel) -> None:
+    write_module(kernel, "beside", "first", 1_000_000_000)
+    kernel.run("%load_ext autoreload\n%autoreload 2")
+    kernel.run("""
+        import beside
+        from beside import answer
+
+        def uses(x):
+            return beside.answer(x)
+
+        def imports(x):
+            import beside
+            return beside.answer(x)
+    """)
+    ask = "pmap(answer, [1]), pmap(beside.answer, [1]), pmap(uses, [1]), pmap(imports, [1])"
+    assert kernel.run(ask).result == str(tuple([("first", 1)] for _ in range(4)))
+    write_module(kernel, "beside", "second", 1_000_000_001)
+    assert kernel.run(ask).result == str(tuple([("second", 1)] for _ in range(4)))
+    pids = (
+        "sorted({pid for b in nbparallel.backends.warm().values() if b.name == 'processes' for pid in b.engine.pids})"
+    )
+    before = kernel.run(pids).result
+    assert kernel.run(ask).result == str(tuple([("second", 1)] for _ in range(4)))
+    assert kernel.run(pids).result == before
+    kernel.run("%autoreload 0")
+
+
+def test_a_module_that_no_worker_can_import(kernel: Kernel) -> None:
+    output = kernel.run("""
+        import sys, types
+
+        made = types.ModuleType("made_in_a_cell")
+        exec("def shout(x):\\n    return volume(x) + '!'\\ndef volume(x):\\n    return str(x).upper()", vars(made))
+        sys.modules["made_in_a_cell"] = made
+        pmap(made.shout, ["a", "b"]), pmap(lambda x: made.shout(x), ["c"])
+    """)
+    assert output.result == "(['A!', 'B!'], ['C!'])"
+
+
+# ---- the shell ----
+
+
+def test_the_shell_stays_in_the_notebook(kernel: Kernel) -> None:
+    output = kernel.run(
+        """
+        def runs_magic(x):
+            return get_ipython().run_line_magic("time", "x")
+
+        pmap(runs_magic, [1])
+    """,
+        fails=True,
+    )
+    assert output.error.name == "SerializationError"
+    assert "get_ipython" in output.error.value
+    assert "leave them out of the function" in output.error.value
+
+
+def test_what_a_failed_task_shows(kernel: Kernel) -> None:
+    output = kernel.run(
+        """
+        class Broken(Exception):
+            pass
+
+        def breaks(x):
+            if x == 2:
+                raise Broken("in two")  # here it breaks
+            return x
+
+        pmap(breaks, range(4))
+    """,
+        fails=True,
+    )
+    assert output.error.name == "Broken"
+    assert output.error.traceback.count("In the worker:") == 1
+    assert "task 2 (breaks(2))" in output.error.traceback
+    assert 'raise Broken("in two")  # here it breaks' in output.error.traceback.partition("In the worker:")[2]
+
+
+def test_the_failed_call_can_be_made_again_under_the_debugger(kernel: Kernel) -> None:
+    kernel.run("""
+        def halves(x):
+            half = 1 / x
+            return half
+    """)
+    kernel.run("failed = pmap(halves, [1, 0], on_error='return')[1]")
+    output = kernel.run("failed.rerun()", fails=True)
+    assert output.error.name == "ZeroDivisionError"
+    assert "half = 1 / x" in output.error.traceback
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_names_of_the_shell_do_no_harm(method: str) -> None:
+    with Kernel({"START_METHOD": method}) as kernel:
+        kernel.run(f"import nbparallel; nbparallel.configure(workers=2, start_method={method!r}, progress=False)")
+        kernel.run("def last(x):\n    return _ + x")
+        kernel.run("40 + 1")
+        assert kernel.run("nbparallel.pmap(last, [1])").result == "[42]"
+        assert (
+            kernel.run("nbparallel.pmap(lambda x: (In[1][:6], len(Out) > 0, x), [1])").result == "[('import', True, 1)]"
+        )
