@@ -6,7 +6,7 @@ Called by `run` and `calls`.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from nbparallel.engine.work import Failure
@@ -33,23 +33,25 @@ def task_error(failure: Failure, function: Callable[..., Any], style: str, index
         "call": lambda: function(*args, **kwargs),
     }
     if failure.crashed:
-        how = _how_it_ended(failure)
-        message = f"{what}: the worker {how} while it ran this task"
+        if failure.pid is None:
+            reason = failure.message or "no worker is there to run it"
+            return WorkerCrashed(f"{what} was not run: {reason}", **known)
+        message = f"{what}: the worker {_how_it_ended(failure)} while it ran this task"
         if failure.exitcode == -signal_number("SIGKILL"):
             message += ". Nothing in Python does that: most often the system was short of memory"
         return WorkerCrashed(message, pid=failure.pid, exitcode=failure.exitcode, **known)
     error = failure.error
+    told = f"{what}: {failure.type}: {failure.message}"
     if error is None:
-        error = SerializationError(
-            f"{what}: {failure.unpicklable} can't be sent back to the notebook.\n{failure.type}: {failure.message}"
-        )
+        told = f"{what}: {failure.unpicklable} can't be sent back to the notebook.\n{failure.type}: {failure.message}"
+        error = SerializationError(told)
     elif isinstance(error, (NameError, KeyError)) and _looks_up_names(function):
         error.add_note(
             f"{name_of(function)} looks names up at run time (globals(), eval, exec): a worker only has the globals "
             "that the function names directly. Name the helper in the function, or pass it as an argument."
         )
     known["error"] = error
-    return TaskError(f"{what}: {failure.type}: {failure.message}", **known)
+    return TaskError(told, **known)
 
 
 def exception_of(failed: TaskError) -> BaseException:
@@ -72,8 +74,6 @@ def signal_number(name: str) -> int:
 
 def _how_it_ended(failure: Failure) -> str:
     code = failure.exitcode
-    if failure.pid is None:
-        return f"could not go on ({failure.message})" if failure.message else "could not go on"
     if code is None:
         return f"with pid {failure.pid} was lost"
     if code < 0:
@@ -94,7 +94,7 @@ def _arguments(style: str, item: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if style == "one":
         return (item,), {}
     if style == "star":
-        return tuple(item), {}
+        return (tuple(item) if isinstance(item, Iterable) else (item,)), {}
     return tuple(item[0]), dict(item[1])
 
 

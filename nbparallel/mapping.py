@@ -84,6 +84,8 @@ def pmap_async(
 ) -> Run:
     """Start a map and return at once.
 
+    It goes on until it is finished or cancelled: an interrupt of a wait for its result ends the waiting, not the map.
+
     Args:
         fn: what to call with one item of each iterable.
         *iterables: the inputs; a generator is pulled by a thread of its own.

@@ -37,7 +37,9 @@ def wait(run: Run, shown: Progress) -> None:
 def _bar(run: Run) -> Any:
     from tqdm.auto import tqdm
 
-    return tqdm(total=run.total, desc=run.label, unit="task", mininterval=0)
+    bar = tqdm(total=run.total, desc=run.label, unit="task", mininterval=0)
+    bar.start_t -= run.seconds  # its rate is that of the whole run, not only of what was seen
+    return bar
 
 
 def _move(bar: Any, run: Run) -> None:

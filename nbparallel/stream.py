@@ -6,12 +6,15 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from nbparallel.engine.scheduler import PREFETCH_CHUNKS, PREFETCH_SECONDS
+from nbparallel.engine.work import Failure
 from nbparallel.execution import Execution
 from nbparallel.failures import exception_of
 
-#: How many chunks may be under way or wait to be read, per worker, before the input is left alone: twice what a worker
-#: is sent ahead of tiny tasks.
-CHUNKS_AHEAD = 32
+#: How many chunks may be under way or wait to be read, per worker, before the input is left alone: one that is run and
+#: one that is read; and for tiny tasks twice what a worker is sent ahead of them.
+CHUNKS_AHEAD = 2
+TINY_CHUNKS_AHEAD = 2 * PREFETCH_CHUNKS
 
 
 class Stream(Execution):
@@ -22,7 +25,7 @@ class Stream(Execution):
         self._values: dict[int, Any] = {}
         self._arrivals: deque[tuple[int, int]] = deque()
         self._read = 0
-        self._window = CHUNKS_AHEAD * self.width * (self.chunksize or 1)
+        self._is_tiny = False
 
     def await_result(self, index: int, timeout: float | None) -> bool:
         """Wait until a result can be taken.
@@ -67,7 +70,13 @@ class Stream(Execution):
         self._raise_if_failed()
 
     def _room(self) -> int | None:
-        return max(0, self._window - (self._offered - self._read))
+        ahead = TINY_CHUNKS_AHEAD if self._is_tiny else CHUNKS_AHEAD
+        return max(0, ahead * self.width * (self.chunksize or 1) - (self._offered - self._read))
+
+    def settle(self, first: int, values: Sequence[Any], failures: dict[int, Failure], seconds: float) -> None:
+        """Take outcomes."""
+        self._is_tiny = seconds < PREFETCH_SECONDS
+        super().settle(first, values, failures, seconds)
 
     def _store(self, first: int, values: Sequence[Any]) -> None:
         self._values.update(zip(range(first, first + len(values)), values, strict=True))

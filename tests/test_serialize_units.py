@@ -265,6 +265,26 @@ class TestLife:
             gc.collect()
             assert not is_alive(last), name
 
+    def test_worker_keeps_nothing_of_a_unit_that_ended(self, nb: Notebook) -> None:
+        nb.cell("""
+            import gc, sys
+            class Large: pass
+            large = Large()
+            def helper(): return large
+            def user(): return helper()
+            def left():
+                main = sys.modules["__main__"]
+                gc.collect()
+                there = sum(type(known).__name__ == "Large" for known in gc.get_objects())
+                return [name for name in ("Large", "helper", "user", "left") if hasattr(main, name)], there
+        """)
+        nb.worker.call(nb["user"])
+        assert nb.worker.call(nb["left"]) == (["Large", "helper", "user", "left"], 1)
+        for name in ("user", "helper", "large", "Large"):
+            del nb.names[name]
+        gc.collect()
+        assert nb.worker.call(nb["left"]) == (["left"], 0)
+
     def test_unit_ends_when_it_is_replaced(self, nb: Notebook) -> None:
         nb.cell("rows = [1]\ndef f(): return rows")
         first = number(nb, "f")

@@ -6,6 +6,7 @@ sent when they have changed. Called by `manager` (`current`) and `worker` (`appl
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ class Environment:
             "folder": self.folder,
             "path": ["" + entry for entry in self.path if isinstance(entry, str)],
             "variables": {key: value for key, value in os.environ.items() if key not in BLAS_VARIABLES},
+            "authkey": bytes(multiprocessing.current_process().authkey),
             "recursion_limit": self.recursion_limit,
             "max_str_digits": self.max_str_digits,
         }
@@ -77,6 +79,8 @@ def apply(message: dict[str, Any]) -> None:
     for name in [name for name in os.environ if name not in variables and name not in BLAS_VARIABLES]:
         del os.environ[name]
     os.environ.update(variables)
+    # What the standard module's children inherit: proxies of a Manager show it to its server.
+    multiprocessing.current_process().authkey = message["authkey"]
     sys.setrecursionlimit(message["recursion_limit"])
     sys.set_int_max_str_digits(message["max_str_digits"])
 

@@ -266,7 +266,9 @@ class Engine:
                 worker.process.close()
             self._workers.clear()
             for work in self._works.values():
-                work.give_up(why)
+                # It may be this very work in which the defect lies: it must end all the same, and the others too.
+                with contextlib.suppress(Exception):
+                    work.give_up(why)
                 work.finish()
                 self._lock.touch(work)
             self._works.clear()

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections import deque
 
-from nbparallel.engine.wire import Sender
+from nbparallel.engine.wire import Channel
 
 #: The task that runs, and its run; -1 outside of one.
 task = -1
@@ -25,9 +25,9 @@ _streams: list[_Stream] = []
 
 
 class _Stream(io.TextIOBase):
-    def __init__(self, number: int, channel: Sender) -> None:
+    def __init__(self, number: int, channel: Channel) -> None:
         self._number = number
-        self._channel: Sender | None = channel
+        self._channel: Channel | None = channel
         self._pieces: deque[str] = deque()  # of the line that was begun
         self._lock = threading.RLock()  # a signal handler or a finaliser may print while its thread prints
         # For code that writes bytes: straight to the descriptor.
@@ -93,7 +93,7 @@ class _Stream(io.TextIOBase):
         self._pieces.clear()
 
 
-def install(channel: Sender) -> None:
+def install(channel: Channel) -> None:
     """Replace the standard streams of this worker."""
     global _streams
     out, err = _Stream(1, channel), _Stream(2, channel)

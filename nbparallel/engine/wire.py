@@ -14,7 +14,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 Buffer = bytes | bytearray | memoryview
 Message = tuple[Any, list[bytearray]]
@@ -144,13 +144,6 @@ class Writer:
             else:
                 self._queue[0] = piece[count:]
                 return
-
-
-class Sender(Protocol):
-    """What takes a worker's messages."""
-
-    def send(self, header: Any, segments: Sequence[Buffer] = ()) -> None:
-        """Send a message, or keep it until it can be sent."""
 
 
 class Channel:

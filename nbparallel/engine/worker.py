@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from nbparallel.engine import environment, interrupts, relay, streams
 from nbparallel.engine.page import CHUNK, STARTED, TASK, Page, skip_slot
-from nbparallel.engine.wire import Buffer, Channel, Sender
+from nbparallel.engine.wire import Buffer, Channel
 from nbparallel.serialize import call_initializer, dumps_result, forget, load_unit, loads, receive, start_afresh
 
 #: Finished results of a long chunk are sent at this interval, so that bars move and a crash loses little.
@@ -50,7 +50,7 @@ def main(connection: str, page: str, parent: int) -> None:
     else:
         sock = socket.socket(fileno=int(connection.removeprefix("fd:")))
     sys.modules["__main__"] = types.ModuleType("__main__")
-    _serve(sock, Page.attach(page), parent)
+    _live(sock, Page.attach(page), parent)
 
 
 def main_forked(descriptor: int, page: Page, parent: int) -> None:
@@ -58,14 +58,14 @@ def main_forked(descriptor: int, page: Page, parent: int) -> None:
     start_afresh()
     streams.reseed()
     atexit._clear()  # those of the notebook's process are not this one's to run
-    _serve(socket.socket(fileno=descriptor), page, parent)
+    _live(socket.socket(fileno=descriptor), page, parent)
 
 
-def _serve(sock: socket.socket, page: Page, parent: int) -> NoReturn:
+def _live(sock: socket.socket, page: Page, parent: int) -> NoReturn:
     """Run a worker's life, to the end of its process."""
     code = 1
     try:
-        _loop(sock, page, parent)
+        serve(sock, page.words, parent)
         code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -83,14 +83,25 @@ def _serve(sock: socket.socket, page: Page, parent: int) -> NoReturn:
     os._exit(code)
 
 
-def _loop(sock: socket.socket, page: Page, parent: int) -> None:
+def serve(sock: socket.socket, words: list[int] | memoryview[int], parent: int) -> None:
+    """Be a worker until the parent says that it is enough.
+
+    Args:
+        sock: the connection to the parent.
+        words: of the page; a list where there is none.
+        parent: the process whose end is also this one's.
+
+    Raises:
+        EOFError: the parent is gone.
+        SystemExit: a task or an initializer ended this process.
+    """
     sock.setblocking(True)
-    die_with(parent, sock)
+    _die_with(parent, sock)
     _unbuffer_c_output()
     channel = Channel(sock)
     if hasattr(os, "register_at_fork"):  # a child that kept the connection would hide this worker's death
         os.register_at_fork(after_in_child=channel.close)
-    worker = Worker(channel, page.words)
+    worker = _Worker(channel, words)
     channel.send(("ready", os.getpid()))
     while worker.handle(*channel.receive()):
         pass
@@ -109,15 +120,8 @@ def _unbuffer_c_output() -> None:
         libc.setvbuf(ctypes.c_void_p.in_dll(libc, name), None, _IONBF, 0)
 
 
-class Worker:
-    """Makes this process a worker: its interrupts are the parent's, and so are its standard streams.
-
-    Args:
-        channel: takes what the parent is told.
-        words: of the page.
-    """
-
-    def __init__(self, channel: Sender, words: list[int] | memoryview[int]) -> None:
+class _Worker:
+    def __init__(self, channel: Channel, words: list[int] | memoryview[int]) -> None:
         global _active
         _active = True
         interrupts.ignore()
@@ -303,8 +307,7 @@ def _describe(error: BaseException) -> dict[str, Any]:
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def die_with(parent: int, sock: socket.socket | None = None) -> None:
-    """End this process when its parent ends, whatever a task is doing."""
+def _die_with(parent: int, sock: socket.socket) -> None:
     if sys.platform == "linux":
         import ctypes
 
@@ -315,13 +318,13 @@ def die_with(parent: int, sock: socket.socket | None = None) -> None:
     threading.Thread(target=_watch, args=(parent, sock), name="nbparallel-watch", daemon=True).start()
 
 
-def _watch(parent: int, sock: socket.socket | None) -> None:
-    """Wait for the parent's end, where the system has no signal for it."""
+def _watch(parent: int, sock: socket.socket) -> None:
+    """End this process when its parent does, whatever a task is doing, where the system has no signal for it."""
     if sys.platform == "darwin":
         ended = select.kevent(parent, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)
         if os.getppid() == parent:
             select.kqueue().control([ended], 1)
-    elif sys.platform == "win32" or sock is None:
+    elif sys.platform == "win32":
         import psutil
 
         psutil.Process(parent).wait()

@@ -8,10 +8,14 @@ imports it.
 from __future__ import annotations
 
 import threading
+import warnings
 from typing import Any
+
+from traitlets import TraitError
 
 from nbparallel import config
 from nbparallel.engine import process
+from nbparallel.errors import NBParallelWarning
 from nbparallel.notebook.magics import ParallelMagics
 from nbparallel.notebook.settings import NBParallel
 
@@ -23,7 +27,13 @@ def load(shell: Any) -> None:
         shell: the IPython shell; one that has them already gets them afresh, and once.
     """
     unload(shell)
-    shell.configurables.append(NBParallel(parent=shell))
+    try:
+        settings = NBParallel(parent=shell)
+    except TraitError as error:  # what `%config` has refused stays in the shell's configuration all the same
+        del shell.config[NBParallel.__name__]
+        warnings.warn(f"{error}; the defaults stay as they were", NBParallelWarning, stacklevel=2)
+        settings = NBParallel(parent=shell)
+    shell.configurables.append(settings)
     magics = ParallelMagics(shell)
     shell.register_magics(magics)
     shell.Completer.custom_matchers.append(magics.complete_options)

@@ -37,6 +37,8 @@ _MENDS = {
     "IPython": "get_ipython() and the shell live in the notebook's process: leave them out of the function",
     "ipykernel": "the kernel's own objects stay in the notebook's process: leave them out of the function",
     "zmq": "open the socket inside the function",
+    "multiprocessing": "queues, locks and values of multiprocessing only reach its own processes: use a Manager()'s",
+    "nbparallel": "pools, executors and runs live in the notebook's process: leave them out of the function",
     "asyncio": "event loops and their tasks stay in their process: start the loop inside the function",
     "generator": "turn the generator into a list first, or make it inside the function",
     "frame": "tracebacks and frames stay in their process: pass their text",

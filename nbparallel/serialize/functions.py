@@ -135,7 +135,9 @@ def fill_function(function: types.FunctionType, state: dict[str, Any]) -> None:
 
 
 class _Publishing(threading.local):
-    active = False  # only while a worker loads a unit: a result must never overwrite a variable of the notebook
+    # Both only while a worker loads a unit: a result must never overwrite a variable of the notebook.
+    active = False
+    done: tuple[Any, ...] = ()
 
 
 publishing = _Publishing()
@@ -147,6 +149,7 @@ def publish(obj: Any) -> None:
         name = getattr(obj, "__name__", "")
         if name == getattr(obj, "__qualname__", None) and name.isidentifier():
             setattr(sys.modules["__main__"], name, obj)
+            publishing.done += (obj,)
 
 
 # ---- closure cells ------------------------------------------------------------------------------------------------

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import copyreg
 import functools
+import gc
 import itertools
 import linecache
 import os
+import sys
 import types
 import weakref
 from collections.abc import Callable, Sequence
@@ -214,6 +216,7 @@ def is_alive(number: int) -> bool:
 
 _received: dict[int, Sequence[Buffer]] = {}
 _loaded: dict[int, Any] = {}
+_published: dict[int, tuple[Any, ...]] = {}  # what a unit put into the worker's ``__main__``
 
 
 def receive(number: int, segments: Sequence[Buffer]) -> None:
@@ -222,10 +225,16 @@ def receive(number: int, segments: Sequence[Buffer]) -> None:
 
 
 def forget(numbers: Sequence[int]) -> None:
-    """Drop units that no task will ask for again."""
+    """Drop units that no task will ask for again, with what they put into ``__main__``."""
+    main = sys.modules["__main__"]
     for number in numbers:
         _received.pop(number, None)
         _loaded.pop(number, None)
+        for put in _published.pop(number, ()):
+            name = put.__name__
+            if vars(main).get(name) is put:
+                delattr(main, name)
+    gc.collect()  # a function and its globals refer to each other, and those may be large
 
 
 def load_unit(number: int) -> Any:
@@ -237,7 +246,9 @@ def load_unit(number: int) -> Any:
     if number in _loaded:
         return _loaded[number]
     segments = _received[number]
+    functions.publishing.done = ()
     obj = loads_unit(segments)
+    _published[number] = functions.publishing.done
     _loaded[number] = obj
     del _received[number]
     return obj
@@ -274,7 +285,7 @@ def loads_unit(segments: Sequence[Buffer]) -> Any:
 
 def start_afresh() -> None:
     """Forget the parent's side: called in a forked worker."""
-    for table in (_by_object, _by_content, _received, _loaded):
+    for table in (_by_object, _by_content, _received, _loaded, _published):
         table.clear()
     initial.forget()
     tracker.inherit()

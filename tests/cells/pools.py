@@ -98,6 +98,27 @@ with Pool(2) as pool:
     assert [next(results), next(results), next(results)] == [0, 1, 4]
     assert type(raised(next, results)) is LookupError
 
+# %% Pool.starmap: an input that can't be unpacked fails its task alone
+with Pool(2) as pool:
+    for inputs in ([1, 2], [(1, 2), 3], [None]):
+        assert isinstance(raised(pool.starmap, add, inputs), TypeError), inputs
+    assert pool.starmap(add, [(1, 2), [3, 4], "ab"]) == [3, 7, "ab"]
+
+# %% Pool: proxies of a standard Manager, as globals and as arguments
+with multiprocessing.Manager() as manager:
+    shared = manager.dict()
+
+    def put(number, target):
+        shared[number] = number
+        target.append(number)
+
+    listed = manager.list()
+    with Pool(2) as pool:
+        pool.starmap(put, [(number, listed) for number in range(4)])
+    assert dict(shared) == {number: number for number in range(4)}
+    assert sorted(listed) == [0, 1, 2, 3]
+del shared, listed, put
+
 # %% Pool.imap: an endless input is read only as far ahead as it is needed
 counted = itertools.count()
 pulled = []
@@ -130,6 +151,20 @@ with Pool(2) as pool:
     before = psutil.Process().memory_info().rss
     assert sum(len(each) for each in itertools.islice(results, 500)) == 500_000_000
     assert psutil.Process().memory_info().rss - before < 200_000_000
+del results
+
+
+# %% Pool.imap: an endless input of slow tasks is read hardly ahead
+def waits(x):
+    time.sleep(0.01)
+    return x
+
+
+pulled.clear()
+with Pool(2) as pool:
+    results = pool.imap(waits, endless())
+    list(itertools.islice(results, 10))
+    assert len(pulled) <= 10 + 2 * 2 + 1
 del results
 
 # %% Pool: everything that returns at once

@@ -120,6 +120,7 @@ assert found[0] == 0
 assert found[2:] == [2, 3]
 assert isinstance(found[1].error, SerializationError), found
 assert "lock" in str(found[1].error)
+assert "its result, a _thread.lock, can't be sent back to the notebook" in str(found[1])
 
 
 # %% an exception that can't travel fails its task alone, with its words and its traceback
