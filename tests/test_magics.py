@@ -19,6 +19,7 @@ from traitlets.config import Config
 import nbparallel
 from nbparallel import backends, config, mapping
 from nbparallel.engine import process
+from nbparallel.errors import NBParallelWarning
 from nbparallel.notebook import load, unload
 from nbparallel.notebook.comprehension import parse
 from nbparallel.notebook.magics import PMAP_OPTIONS
@@ -287,6 +288,15 @@ def test_loading_twice_leaves_one_of_everything_and_unloading_none(bare_shell: I
     assert inventory(bare_shell) == before
     manager.load_extension("nbparallel")
     assert inventory(bare_shell) == loaded
+
+
+def test_loading_again_survives_a_value_that_was_refused(bare_shell: InteractiveShell) -> None:
+    manager = bare_shell.extension_manager
+    manager.load_extension("nbparallel")
+    bare_shell.run_line_magic("config", "NBParallel.workers=0")
+    with pytest.warns(NBParallelWarning, match="at least 1"):
+        manager.reload_extension("nbparallel")
+    assert bare_shell.run_line_magic("pmap", "-b serial f(x) for x in xs") == [31, 11, 21]
 
 
 def test_loading_gets_the_workers_start_ready(bare_shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:
