@@ -36,7 +36,7 @@ class SerialBackend:
         self._next[work.number] = start + count
         # One by one, so that an interrupt or a failure finds the others settled or not begun.
         for index in range(start, start + count):
-            if work.number in self._cancelled:
+            if work.number in self._cancelled or work.number not in self._next:
                 break
             payload = work.payload(index, index + 1)
             if payload is not None:
@@ -44,7 +44,7 @@ class SerialBackend:
                     local.run_chunk(work, payload, index, _reporter(work), lambda: True, "borrowed")
         if last or work.number in self._cancelled:
             self._finish(work)
-        elif work.streams:
+        elif work.streams and work.number in self._next:
             work.hungry(1)
             work.deliver()
 

@@ -1,4 +1,8 @@
-"""Threads of this process: for tasks that wait (files, network) or release the GIL (NumPy), with nothing to pickle."""
+"""Threads of this process: for tasks that wait (files, network) or release the GIL (NumPy), with nothing to pickle.
+
+What threads share they share here too: a task that crashes takes the notebook along, one that runs can't be ended, the
+lines that tasks print at the same time may mix, and a seed reaches only `rng`.
+"""
 
 from __future__ import annotations
 
