@@ -181,6 +181,8 @@ class Engine:
                 work = self._works.pop(run)
                 work.finish()
                 self._lock.touch(work)
+                if self._closing:  # on another thread, perhaps: the manager may end now
+                    self._wake()
 
     def _send(self, worker: Connection, chunk: scheduler.Chunk) -> None:
         work = self._works[chunk.run]
