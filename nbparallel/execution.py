@@ -25,6 +25,8 @@ from nbparallel.failures import exception_of, task_error
 from nbparallel.inputs import Input, IteratorInput
 from nbparallel.serialize import name_of
 
+#: For so long, in seconds, items of an input that is pulled are gathered, to be handed over together.
+PULL_SECONDS = 0.001
 # On Windows a lock that is waited for without a limit can't be interrupted.
 _WAIT_SECONDS = 0.1 if sys.platform == "win32" else None
 
@@ -228,7 +230,9 @@ class Execution:
             count, self._wanted = self._wanted if room is None else min(self._wanted, room), 0
         before = self._inputs.pulled
         try:
-            pulled, last = self._inputs.pull(count)
+            # Where the user says how many make a chunk, each is on its way before the input is asked for the next.
+            seconds = PULL_SECONDS if self.chunksize is None else 0.0
+            pulled, last = self._inputs.pull(count, self.chunksize or 1, seconds)
         except BaseException as error:
             # What was pulled before is still run; an interrupt of the pulling thread goes on to its caller.
             self._input_error = error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -46,8 +47,13 @@ class IteratorInput:
         self._count = 0
         self._lock = threading.Lock()
 
-    def pull(self, count: int) -> tuple[int, bool]:
+    def pull(self, count: int, step: int, seconds: float) -> tuple[int, bool]:
         """Take up to `count` items from the user's iterator.
+
+        Args:
+            count: no more than so many.
+            step: what is taken in one go, even if it takes long.
+            seconds: after so long, no further step is begun: the next item may take its time.
 
         Returns:
             How many there were, and whether the iterator is exhausted.
@@ -56,7 +62,10 @@ class IteratorInput:
             BaseException: what the iterator raises; the items before it are kept.
         """
         with self._lock:  # an iterator serves one thread at a time
+            began = time.perf_counter()
             for pulled in range(count):
+                if pulled and pulled % step == 0 and time.perf_counter() - began >= seconds:
+                    return pulled, False
                 try:
                     item = next(self._pull)
                 except StopIteration:

@@ -192,8 +192,10 @@ class Scheduler:
             return []
         known.asked = False
         if count:
-            known.ranges.append((known.offered, known.offered + count))
+            adjoins = known.ranges and known.ranges[-1][1] == known.offered  # they may share a chunk
+            start = known.ranges.pop()[0] if adjoins else known.offered
             known.offered += count
+            known.ranges.append((start, known.offered))
         known.closed = known.closed or last
         return self._assign() + self._finish_if_over(known)
 

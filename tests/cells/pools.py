@@ -119,6 +119,26 @@ with multiprocessing.Manager() as manager:
     assert sorted(listed) == [0, 1, 2, 3]
 del shared, listed, put
 
+# %% Pool.imap: what a slow input has given is worked on, also when the pool is closed meanwhile
+given = threading.Event()
+
+
+def halting():
+    yield from range(5)
+    given.wait()
+    yield 5
+
+
+with Pool(2) as pool:
+    results = pool.imap(square, halting())
+    assert [next(results) for _ in range(5)] == [0, 1, 4, 9, 16]
+    pool.close()
+    closing = threading.Thread(target=pool.join)
+    closing.start()
+    given.set()
+    assert list(results) == [25]
+    closing.join()
+
 # %% Pool.imap: an endless input is read only as far ahead as it is needed
 counted = itertools.count()
 pulled = []
