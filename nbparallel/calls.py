@@ -38,6 +38,9 @@ class Calls:
     streams = False
     stop_on_error = False
     seed: int | None = None
+    timeout: float | None = None
+    retries = 0
+    retry_on: tuple[type[BaseException], ...] = ()
 
     def __init__(self, backend: Backend, width: int) -> None:
         self.number = next_number()

@@ -43,6 +43,10 @@ class Execution:
         chunksize: tasks that travel together; `None` to measure.
         stop_on_error: whether a failed task ends the run.
         seed: of the tasks' random streams.
+        timeout: a task's time limit, in seconds.
+        retries: how often a failed task is run again.
+        retry_on: the exceptions after which it is; the death of its worker always counts.
+        deadline: the whole run's time limit, in seconds.
         label: what it is called in its bar and summary; by default the function's name.
     """
 
@@ -57,6 +61,10 @@ class Execution:
         chunksize: int | None = None,
         stop_on_error: bool = True,
         seed: int | None = None,
+        timeout: float | None = None,
+        retries: int = 0,
+        retry_on: tuple[type[BaseException], ...] = (Exception,),
+        deadline: float | None = None,
         label: str | None = None,
     ) -> None:
         self.number = next_number()
@@ -65,6 +73,9 @@ class Execution:
         self.chunksize = chunksize
         self.stop_on_error = stop_on_error
         self.seed = seed
+        self.timeout = timeout
+        self.retries = retries
+        self.retry_on = retry_on
         self.streams = inputs.streams
         self.label = label or name_of(function)
         self.total = inputs.total
@@ -80,6 +91,9 @@ class Execution:
         self._finished = False
         self._cancelled = False
         self._input_error: BaseException | None = None
+        self._deadline = deadline
+        self._timer: threading.Timer | None = None
+        self._late = False
         self._offered = 0
         self._done_count = 0
         self._output: deque[tuple[int, str]] = deque()
@@ -144,11 +158,17 @@ class Execution:
                 self.deliver()
         return True
 
+    def _pass_deadline(self) -> None:
+        self._late = True
+        self.cancel()
+
     def _raise_if_failed(self) -> None:
         if self._input_error is not None:
             raise self._input_error
         if self.failures and self.stop_on_error:
-            raise exception_of(self.failures[min(self.failures)])
+            raise exception_of(self.failures[min(self.failures)], f"{self.label}: {self.summary()}")
+        if self._late:
+            raise TimeoutError(f"{self.label} is not finished after {self._deadline:g} s: {self.summary()}")
         if self._cancelled:
             raise CancelledError(f"{self.label} was cancelled: {self.summary()}")
 
@@ -164,6 +184,10 @@ class Execution:
             SerializationError: the function can't travel; nothing was started.
         """
         self._prepared = self._backend.prepare(self._function)
+        if self._deadline is not None:
+            self._timer = threading.Timer(self._deadline, self._pass_deadline)
+            self._timer.name, self._timer.daemon = f"nbparallel-deadline-{self.label}", True
+            self._timer.start()
         if isinstance(self._inputs, IteratorInput):
             self._pulls_in_background = background
             with deferred:  # at once: a pool that is closed a moment later makes these calls still
@@ -289,8 +313,11 @@ class Execution:
 
     def settle(self, first: int, values: Sequence[Any], failures: dict[int, Failure], seconds: float) -> None:
         """Take outcomes."""
-        if self._cancelled and any(failure.crashed for failure in failures.values()):
-            return  # what its own end breaks is no news
+        if self._cancelled:  # what its own end breaks is no news
+            broken = [index for index, failure in failures.items() if failure.ended_with_run]
+            if broken:
+                values = values[: min(broken) - first]
+                failures = {index: failure for index, failure in failures.items() if index < min(broken)}
         for index, failure in failures.items():
             item = self._inputs.items(index, index + 1)[0]
             self.failures[index] = task_error(failure, self._function, self.style, index, item)
@@ -329,6 +356,8 @@ class Execution:
         self._ended = time.perf_counter()
         with self._lock:
             self._finished = True
+            if self._timer is not None:
+                self._timer.cancel()
             complete = self.total is not None and self._done_count == self._offered
             # The backend was shut down at once: what is missing will never come.
             self._cancelled = self._cancelled or not (complete or (self.failures and self.stop_on_error))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from nbparallel.engine.work import Failure
-from nbparallel.errors import SerializationError, TaskError, WorkerCrashed, short_repr
+from nbparallel.errors import SerializationError, TaskError, TaskTimeout, WorkerCrashed, short_repr
 from nbparallel.serialize import DYNAMIC_LOOKUPS, global_names, name_of
 
 
@@ -33,6 +33,10 @@ def task_error(failure: Failure, function: Callable[..., Any], style: str, index
         "call": lambda: function(*args, **kwargs),
     }
     if failure.crashed:
+        if failure.limit is not None:
+            return TaskTimeout(
+                f"{what} ran longer than its limit of {failure.limit:g} s; its worker was ended", **known
+            )
         if failure.pid is None:
             reason = failure.message or "no worker is there to run it"
             return WorkerCrashed(f"{what} was not run: {reason}", **known)
@@ -54,16 +58,25 @@ def task_error(failure: Failure, function: Callable[..., Any], style: str, index
     return TaskError(told, **known)
 
 
-def exception_of(failed: TaskError) -> BaseException:
-    """Return what is raised for a failed task: its own exception, with the task and the worker's traceback noted."""
-    error = failed.error
-    if error is None:
-        return failed
-    note = str(failed).partition("): ")[0] + ")"
-    marker = f"nbparallel: in {note}"
-    if not any(known.startswith(marker) for known in getattr(error, "__notes__", ())):
-        traceback = failed.traceback.rstrip()
-        error.add_note(f"{marker}\n\nIn the worker:\n{traceback}" if traceback else marker)
+def exception_of(failed: TaskError, summary: str = "") -> BaseException:
+    """Return what is raised for a failed task: its own exception, with the task and the worker's traceback noted.
+
+    Args:
+        failed: the task's failure.
+        summary: what is said of the others.
+    """
+    error: BaseException = failed if failed.error is None else failed.error
+    marker = f"nbparallel: in {str(failed).partition('): ')[0]})"
+    if not any(known.startswith("nbparallel: ") for known in getattr(error, "__notes__", ())):
+        lines = (
+            [summary and f"nbparallel: {summary}"]
+            if error is failed
+            else [f"{marker}; {summary}" if summary else marker]
+        )
+        if failed.error is not None and failed.traceback:
+            lines.append(f"\nIn the worker:\n{failed.traceback.rstrip()}")
+        if any(lines):
+            error.add_note("\n".join(lines))
     return error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import numbers
 import operator
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -13,7 +14,9 @@ from nbparallel.inputs import make_input
 from nbparallel.run import Run
 
 #: How long an interrupted map waits for its workers to be gone, in seconds.
-STOP_SECONDS = 0.5
+STOP_SECONDS = 0.8
+
+ExceptionTypes = type[BaseException] | tuple[type[BaseException], ...]
 
 _last: Run | None = None
 
@@ -26,6 +29,10 @@ def pmap(
     chunksize: int | Literal["auto"] = "auto",
     ordered: bool = True,
     progress: config.Progress | None = None,
+    timeout: float | None = None,
+    deadline: float | None = None,
+    retries: int = 0,
+    retry_on: ExceptionTypes = Exception,
     on_error: Literal["raise", "return"] = "raise",
     seed: int | None = None,
     label: str | None = None,
@@ -44,6 +51,10 @@ def pmap(
         chunksize: tasks that travel together; ``"auto"`` measures how long they take.
         ordered: whether the results are in the order of the input; else in the order of completion.
         progress: whether to show a bar: True, False, or ``"auto"``: in a notebook or terminal, after half a second.
+        timeout: seconds that one task may take, from its own start; then its worker is ended, and it alone fails.
+        deadline: seconds that the whole map may take; then it ends as if interrupted.
+        retries: how often a task is run again that failed, or whose worker died or ran out of time.
+        retry_on: the exceptions after which it is; by default any.
         on_error: ``"raise"`` raises the first failed task's own exception, once the running tasks have settled;
             ``"return"`` puts a `TaskError` in each failed task's place.
         seed: makes random numbers the same for any number of workers and any chunk size: task i draws from stream i
@@ -59,6 +70,8 @@ def pmap(
         ValueError: an argument is out of its range, or the backend is unknown.
         SerializationError: the function, or an input, can't be sent to a worker; the message names what.
         WorkerCrashed: a worker died.
+        TaskTimeout: a task took longer than `timeout`.
+        TimeoutError: the map took longer than `deadline`; what was finished is in `last_run`.
         Exception: what `fn` raises, as itself.
 
     Example:
@@ -67,7 +80,8 @@ def pmap(
         >>> pmap(square, range(5))
         [0, 1, 4, 9, 16]
     """
-    run = _make_run(fn, iterables, workers, backend, chunksize, on_error, seed, label)
+    limits = _limits(timeout, deadline, retries, retry_on)
+    run = _make_run(fn, iterables, workers, backend, chunksize, on_error, seed, label, limits)
     shown = config.settings().progress if progress is None else config.check_progress(progress)
     return finish(run, ordered=ordered, shown=shown)
 
@@ -78,6 +92,10 @@ def pmap_async(
     workers: int | None = None,
     backend: str | None = None,
     chunksize: int | Literal["auto"] = "auto",
+    timeout: float | None = None,
+    deadline: float | None = None,
+    retries: int = 0,
+    retry_on: ExceptionTypes = Exception,
     on_error: Literal["raise", "return"] = "raise",
     seed: int | None = None,
     label: str | None = None,
@@ -92,6 +110,10 @@ def pmap_async(
         workers: as in `pmap`.
         backend: as in `pmap`.
         chunksize: as in `pmap`.
+        timeout: as in `pmap`.
+        deadline: as in `pmap`.
+        retries: as in `pmap`.
+        retry_on: as in `pmap`.
         on_error: as in `pmap`.
         seed: as in `pmap`.
         label: as in `pmap`.
@@ -110,7 +132,8 @@ def pmap_async(
         [1, 2]
     """
     global _last
-    run = _make_run(fn, iterables, workers, backend, chunksize, on_error, seed, label)
+    limits = _limits(timeout, deadline, retries, retry_on)
+    run = _make_run(fn, iterables, workers, backend, chunksize, on_error, seed, label, limits)
     run.start(background=True)
     _last = run
     return run
@@ -153,6 +176,7 @@ def _make_run(
     on_error: str,
     seed: int | None,
     label: str | None,
+    limits: dict[str, Any],
 ) -> Run:
     check_function(fn)
     if not iterables:
@@ -161,17 +185,48 @@ def _make_run(
         raise ValueError(f"on_error must be 'raise' or 'return', not {on_error!r}")
     width = config.resolve_workers(workers)
     inputs = make_input(iterables)
+    chosen = find_backend(backend, width, inputs.total)
+    if limits["timeout"] is not None and not chosen.ends_tasks and inputs.total != 0:
+        raise ValueError(f"timeout needs workers that can be ended: not those of the backend {chosen.name!r}")
     return Run(
         fn,
         inputs,
-        find_backend(backend, width, inputs.total),
+        chosen,
         width if inputs.total is None else max(1, min(width, inputs.total)),
         style="one" if len(iterables) == 1 else "star",
         chunksize=check_chunksize(chunksize),
         stop_on_error=on_error == "raise",
         seed=check_seed(seed),
         label=label,
+        **limits,
     )
+
+
+def _limits(timeout: Any, deadline: Any, retries: Any, retry_on: Any) -> dict[str, Any]:
+    """Return what limits a run, checked."""
+    types = retry_on if isinstance(retry_on, tuple) else (retry_on,)
+    if not all(isinstance(each, type) and issubclass(each, BaseException) for each in types):
+        raise TypeError(f"retry_on must be an exception class or a tuple of them, not {retry_on!r}")
+    if isinstance(retries, bool) or not hasattr(type(retries), "__index__"):
+        raise TypeError(f"retries must be a whole number, not {retries!r}")
+    if retries < 0:
+        raise ValueError(f"retries must not be negative, but is {retries}")
+    return {
+        "timeout": _check_seconds(timeout, "timeout"),
+        "deadline": _check_seconds(deadline, "deadline"),
+        "retries": operator.index(retries),
+        "retry_on": types,
+    }
+
+
+def _check_seconds(seconds: Any, what: str) -> float | None:
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real):
+        raise TypeError(f"{what} must be a number of seconds, not {seconds!r}")
+    if not 0 < float(seconds) < float("inf"):
+        raise ValueError(f"{what} must be more than 0 seconds and finite, not {seconds!r}")
+    return float(seconds)
 
 
 def check_seed(seed: Any) -> int | None:

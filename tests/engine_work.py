@@ -43,12 +43,18 @@ class FakeWork:
         chunksize: int | None = 1,
         style: str = "one",
         stop_on_error: bool = False,
+        timeout: float | None = None,
+        retries: int = 0,
+        retry_on: tuple[type[BaseException], ...] = (),
     ) -> None:
         self.number = next_number()
         self.width = width
         self.chunksize = chunksize
         self.style = style
         self.stop_on_error = stop_on_error
+        self.timeout = timeout
+        self.retries = retries
+        self.retry_on = retry_on
         self.items = items
         self.unit = unit_of(function)
         self.values: dict[int, Any] = {}

@@ -409,32 +409,71 @@ def test_a_cancelled_run_that_is_nowhere_finishes_at_once():
     assert scheduler.offer(RUN, 5, last=True) == []
 
 
-def test_aborting_ends_the_workers_of_a_run():
+def test_aborting_has_the_workers_of_a_run_stop_and_those_that_do_stay():
+    scheduler = with_workers(2)
+    submitted(scheduler, 10, width=2, chunksize=3)
+    asked = [Skip(0, RUN), Abort(0, RUN, 0), Skip(1, RUN), Abort(1, RUN, 1)]
+    assert scheduler.cancel(RUN, abort=True) == asked
+    assert scheduler.done(0, 0, 1, 1.0) == []
+    assert scheduler.done(1, 1, 0, 0.0) == [Finish(RUN)]
+    assert [sent.worker for sent in sends(submitted(scheduler, 2, run=OTHER, width=2))] == [0, 1]
+
+
+def test_nobody_is_to_blame_for_the_end_of_a_worker_that_did_not_stop():
     scheduler = with_workers(2)
     submitted(scheduler, 10, width=2)
-    assert scheduler.cancel(RUN, abort=True) == [Abort(0), Abort(1)]
+    scheduler.cancel(RUN, abort=True)
+    scheduler.aborted(0)
     assert scheduler.lost(0, chunk=0, running=0) == []
-    assert scheduler.lost(1, chunk=1, running=1) == [Finish(RUN)]
+    assert scheduler.done(1, 1, 1, 1.0) == [Finish(RUN)]
 
 
-def test_a_worker_that_is_at_another_run_is_not_aborted():
+def test_a_task_of_an_aborted_run_that_kills_its_worker_is_told():
+    scheduler = with_workers(1)
+    scheduler.submit(RUN, 1, 1, retries=3)
+    scheduler.offer(RUN, 10, last=True)
+    scheduler.cancel(RUN, abort=True)
+    assert scheduler.lost(0, chunk=0, running=0) == [Crashed(RUN, 0, 0, None), Finish(RUN)]
+
+
+def test_aborting_after_dropping_has_the_workers_stop_too():
+    scheduler = with_workers(1)
+    submitted(scheduler, 10)
+    assert scheduler.cancel(RUN, abort=False) == [Skip(0, RUN)]
+    assert scheduler.cancel(RUN, abort=True) == [Skip(0, RUN), Abort(0, RUN, 0)]
+
+
+def test_a_worker_that_is_at_another_run_is_not_asked_to_stop():
     scheduler = at_one_run_with_chunks_of_another(OTHER, RUN)
     assert others(scheduler.cancel(RUN, abort=True)) == [Skip(0, RUN)]
-    assert Abort(0) in scheduler.cancel(OTHER, abort=True)
+    at = scheduler.running_chunk(0)
+    assert Abort(0, OTHER, at.number) in scheduler.cancel(OTHER, abort=True)
 
 
-def test_an_aborted_worker_gets_nothing_more_and_no_task_is_blamed_for_its_end():
+def test_a_worker_that_comes_to_an_aborted_run_is_asked_to_stop_then():
+    scheduler = at_one_run_with_chunks_of_another(OTHER, RUN)
+    scheduler.cancel(RUN, abort=True)
+    asked = []
+    while (at := scheduler.running_chunk(0)).run == OTHER:
+        assert asked == []
+        asked = [action for action in scheduler.done(0, at.number, 1, 1e-6) if isinstance(action, Abort)]
+    assert asked == [Abort(0, RUN, at.number)]
+
+
+def test_a_worker_that_is_about_to_be_ended_gets_nothing_more():
     scheduler = with_workers(1)
     submitted(scheduler, 3, run=RUN)
     submitted(scheduler, 2, run=OTHER)
-    assert scheduler.cancel(RUN, abort=True) == [Abort(0)]
+    assert scheduler.cancel(RUN, abort=True) == [Skip(0, RUN), Abort(0, RUN, 0)]
+    scheduler.aborted(0)
     # Its last report crossed the signal: it has nothing in hand, so that it is let go, and a new one takes over.
     assert scheduler.done(0, 0, 1, 1e-6) == [Stop(0), Start(1), Finish(RUN)]
 
 
-def test_a_task_that_an_aborted_worker_had_gone_on_to_is_run_again():
+def test_a_task_that_an_ended_worker_had_gone_on_to_is_run_again():
     scheduler = at_one_run_with_chunks_of_another(RUN, OTHER)
-    assert Abort(0) in scheduler.cancel(RUN, abort=True)
+    scheduler.cancel(RUN, abort=True)
+    scheduler.aborted(0)
     while (at := scheduler.running_chunk(0)).run == RUN:
         assert sends(scheduler.done(0, at.number, 1, 1e-6)) == []
     actions = scheduler.lost(0, chunk=at.number, running=at.start)
@@ -538,6 +577,83 @@ def test_the_last_task_lost_finishes_the_run():
     scheduler = with_workers(1)
     submitted(scheduler, 1)
     assert scheduler.lost(0, chunk=0, running=0) == [Crashed(RUN, 0, 0, None), Finish(RUN)]
+
+
+# ---- tasks that are run again, and tasks that need not be ----
+
+
+def with_retries(retries: int, *, count: int = 3, chunksize: int = 1) -> Scheduler:
+    """Return a table whose only worker is at the first chunk of a run of `count` tasks."""
+    scheduler = with_workers(1)
+    scheduler.submit(RUN, 1, chunksize, retries=retries)
+    scheduler.offer(RUN, count, last=True)
+    return scheduler
+
+
+def test_a_failed_task_is_run_again_before_those_that_wait():
+    scheduler = with_retries(1)
+    assert scheduler.retry(RUN, 0)
+    assert tasks(scheduler.done(0, 0, 1, 1.0)) == [0]
+    assert not scheduler.retry(RUN, 0)
+    assert tasks(scheduler.done(0, 1, 1, 1.0)) == [1]
+
+
+def test_each_task_has_its_own_retries():
+    scheduler = with_retries(2, chunksize=3)
+    assert [scheduler.retry(RUN, index) for index in (0, 1, 0, 1, 0, 1, 2)] == [True] * 4 + [False] * 2 + [True]
+
+
+def test_without_retries_or_once_the_run_is_cancelled_nothing_is_run_again():
+    assert not with_retries(0).retry(RUN, 0)
+    scheduler = with_retries(1)
+    scheduler.cancel(RUN, abort=False)
+    assert not scheduler.retry(RUN, 0)
+    assert scheduler.done(0, 0, 1, 1.0) == [Finish(RUN)]
+
+
+def test_a_run_is_not_over_while_a_task_is_to_be_run_again():
+    scheduler = with_retries(1, count=1)
+    assert scheduler.retry(RUN, 0)
+    assert scheduler.done(0, 0, 1, 1.0) == [Send(0, Chunk(1, RUN, 0, 1))]
+    assert scheduler.done(0, 1, 1, 1.0) == [Finish(RUN)]
+
+
+def test_an_idle_worker_takes_a_failed_task_while_its_chunk_goes_on():
+    scheduler = with_workers(2)
+    scheduler.submit(RUN, 2, 5, retries=1)
+    scheduler.offer(RUN, 5, last=True)
+    assert scheduler.retry(RUN, 1)
+    assert scheduler.progress(0, 0, range(3)) == [Send(1, Chunk(1, RUN, 1, 2))]
+    scheduler.aborted(0)
+    assert others(scheduler.lost(0, chunk=0, running=3)) == [Start(1)]
+    assert tasks(scheduler.done(1, 1, 1, 1.0)) == [3, 4]  # and not task 1, which its chunk had reported
+
+
+def test_a_task_that_kills_one_worker_more_than_it_has_retries_is_given_up():
+    scheduler = with_retries(2, chunksize=3)
+    assert scheduler.lost(0, chunk=0, running=0) == [Start(1)]
+    scheduler.started(1)
+    assert tasks(scheduler.ready(1)) == [1, 2]  # the others go first
+    assert tasks(scheduler.done(1, 1, 2, 1.0)) == [0]
+    assert scheduler.lost(1, chunk=2, running=0) == [Start(1)]
+    scheduler.started(2)
+    assert tasks(scheduler.ready(2)) == [0]
+    assert scheduler.lost(2, chunk=3, running=0) == [Crashed(RUN, 0, 0, None), Finish(RUN)]
+
+
+def test_tasks_whose_outcome_is_known_are_passed_over():
+    scheduler = with_workers(1)
+    scheduler.submit(RUN, 1, 10)
+    assert tasks(scheduler.offer(RUN, 2, last=False, known=3)) == [3, 4]
+    assert scheduler.offer(RUN, 0, last=False, known=4) == []
+    assert scheduler.offer(RUN, 2, last=True, known=1) == []
+    assert tasks(scheduler.done(0, 0, 2, 1.0)) == [10, 11]
+
+
+def test_a_run_of_which_all_is_known_finishes_at_once():
+    scheduler = Scheduler()
+    scheduler.submit(RUN, 4, None)
+    assert scheduler.offer(RUN, 0, last=True, known=7) == [Finish(RUN)]
 
 
 # ---- workers that never get anywhere ----

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 import hypothesis.strategies as st
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from nbparallel.engine.scheduler import (
     Abort,
@@ -32,10 +39,13 @@ class ModelRun:
     width: int
     streams: bool
     refused: frozenset[int]  # tasks whose input can't be sent
+    retries: int = 0
+    tries: Counter[int] = field(default_factory=Counter)  # how often a task was to be run again
     offered: int = 0
     closed: bool = False
     hungry: bool = False
     cancelled: bool = False
+    aborted: bool = False
     finished: bool = False
     given_up: bool = False
     settled: set[int] = field(default_factory=set)
@@ -50,6 +60,7 @@ class ModelWorker:
     chunks: deque[Chunk] = field(default_factory=deque)
     next: int = 0  # the task of its first chunk that it reports next
     skipped: set[int] = field(default_factory=set)
+    asked: set[int] = field(default_factory=set)  # the chunks that it is to stop
     taken: int = 0
 
 
@@ -86,10 +97,12 @@ class Events(RuleBasedStateMachine):
                 assert not worker.chunks
                 if not worker.ready:
                     self.stopped.add(number)
-            case Abort(number):
+            case Abort(number, run, chunk):
                 worker = self.workers[number]
-                assert self.runs[worker.chunks[0].run].cancelled, "it is at a task that is wanted"
-                worker.dying = True
+                assert self.runs[run].aborted, "it is at a task that is wanted"
+                assert run in worker.skipped, "it would go on with the next task"
+                assert (worker.chunks[0].run, worker.chunks[0].number) == (run, chunk)
+                worker.asked.add(chunk)
             case Skip(number, run):
                 assert any(chunk.run == run for chunk in self.workers[number].chunks)
                 self.workers[number].skipped.add(run)
@@ -117,8 +130,9 @@ class Events(RuleBasedStateMachine):
         wanted = set(range(chunk.start, chunk.stop))
         assert wanted.isdisjoint(run.settled), "run twice"
         for other in self.workers.values():
-            for held in other.chunks:
-                assert held.run != chunk.run or wanted.isdisjoint(range(held.start, held.stop)), "under way twice"
+            for position, held in enumerate(other.chunks):
+                ahead = range(held.start if position else other.next, held.stop)
+                assert held.run != chunk.run or wanted.isdisjoint(ahead), "under way twice"
         if not wanted.isdisjoint(run.refused):
             if len(wanted) > 1:
                 self.queue.extend(self.scheduler.split(number, chunk.number))
@@ -141,6 +155,23 @@ class Events(RuleBasedStateMachine):
         assert index not in run.settled, "settled twice"
         run.settled.add(index)
 
+    def is_run_again(self, number, index):
+        run = self.runs[number]
+        if run.cancelled or run.tries[index] == run.retries:
+            return False
+        run.tries[index] += 1
+        return True
+
+    def report(self, chunk, indices, failing=frozenset()):
+        """Settle outcomes of a chunk, but for those failures that are run again."""
+        for index in indices:
+            if index - chunk.start in failing:
+                again = self.is_run_again(chunk.run, index)
+                assert self.scheduler.retry(chunk.run, index) == again
+                if again:
+                    continue
+            self.settle(chunk.run, index)
+
     def finish(self, number):
         run = self.runs[number]
         assert not run.finished
@@ -161,35 +192,40 @@ class Events(RuleBasedStateMachine):
         chunksize=st.sampled_from([None, None, 1, 3, 10]),
         streams=st.booleans(),
         count=st.integers(0, 60),
+        known=st.sampled_from([0, 0, 1, 20]),
         refused=st.frozensets(st.integers(0, 59), max_size=2),
+        retries=st.sampled_from([0, 0, 1, 3]),
     )
-    def submit(self, width, chunksize, streams, count, refused):
+    def submit(self, width, chunksize, streams, count, known, refused, retries):
         number = len(self.runs) + 1
-        self.runs[number] = run = ModelRun(width, streams, refused)
-        self.perform(self.scheduler.submit(number, width, chunksize, streams=streams))
+        self.runs[number] = ModelRun(width, streams, refused, retries)
+        self.perform(self.scheduler.submit(number, width, chunksize, streams=streams, retries=retries))
         if not streams:
-            run.offered, run.closed = count, True
-            self.perform(self.scheduler.offer(number, count, last=True))
+            self.give(number, count, True, known)
 
     @precondition(lambda self: any(run.hungry and not run.finished for run in self.runs.values()))
-    @rule(data=st.data(), count=st.integers(1, 30), last=st.booleans())
-    def offer(self, data, count, last):
+    @rule(data=st.data(), count=st.integers(0, 30), known=st.sampled_from([0, 0, 2]), last=st.booleans())
+    def offer(self, data, count, known, last):
         number = data.draw(st.sampled_from([n for n in self.open_runs() if self.runs[n].hungry]))
-        self.give(number, count, last)
+        self.give(number, count, last, known)
 
-    def give(self, number, count, last):
+    def give(self, number, count, last, known=0):
         run = self.runs[number]
         run.hungry = False
         run.closed = run.closed or last
         if not run.cancelled:
-            run.offered += count
-        self.perform(self.scheduler.offer(number, count, last=last))
+            before, run.offered = run.offered, run.offered + known + count
+            for index in range(before, before + known):
+                self.settle(number, index)
+        self.perform(self.scheduler.offer(number, count, last=last, known=known))
 
     @precondition(lambda self: self.open_runs())
     @rule(data=st.data(), abort=st.booleans())
     def cancel(self, data, abort):
         number = data.draw(st.sampled_from(self.open_runs()))
-        self.runs[number].cancelled = self.runs[number].closed = True
+        run = self.runs[number]
+        run.cancelled = run.closed = True
+        run.aborted = run.aborted or abort
         self.perform(self.scheduler.cancel(number, abort=abort))
 
     @rule(count=st.integers(1, 4))
@@ -235,31 +271,34 @@ class Events(RuleBasedStateMachine):
         return [number for number, worker in self.workers.items() if worker.chunks]
 
     @precondition(lambda self: self.busy())
-    @rule(data=st.data(), count=st.integers(1, 5))
-    def progress(self, data, count):
+    @rule(data=st.data(), count=st.integers(1, 5), failing=st.frozensets(st.integers(0, 9), max_size=2))
+    def progress(self, data, count, failing):
         number = data.draw(st.sampled_from(self.busy()))
         worker = self.workers[number]
         chunk = worker.chunks[0]
         stop = min(chunk.stop, worker.next + count)
-        for index in range(worker.next, stop):
-            self.settle(chunk.run, index)
         indices = range(worker.next, stop)
+        self.report(chunk, indices, failing)
         worker.next = stop
         self.perform(self.scheduler.progress(number, chunk.number, indices))
 
     @precondition(lambda self: self.busy())
-    @rule(data=st.data(), each=st.sampled_from([0.0, 1e-7, 1e-5, 1e-3, 0.1, 10.0]), left_out=st.integers(0, 60))
-    def done(self, data, each, left_out):
-        self.complete(data.draw(st.sampled_from(self.busy())), each, left_out)
+    @rule(
+        data=st.data(),
+        each=st.sampled_from([0.0, 1e-7, 1e-5, 1e-3, 0.1, 10.0]),
+        left_out=st.integers(0, 60),
+        failing=st.frozensets(st.integers(0, 9), max_size=2),
+    )
+    def done(self, data, each, left_out, failing):
+        self.complete(data.draw(st.sampled_from(self.busy())), each, left_out, failing)
 
-    def complete(self, number, each, left_out=0):
+    def complete(self, number, each, left_out=0, failing=frozenset()):
         worker = self.workers[number]
         chunk = worker.chunks.popleft()
         stop = chunk.stop
         if self.runs[chunk.run].cancelled:  # told to leave them out, or at the first failure of the run
             stop = max(worker.next, stop - left_out)
-        for index in range(worker.next, stop):
-            self.settle(chunk.run, index)
+        self.report(chunk, range(worker.next, stop), failing)
         count = stop - worker.next
         if worker.chunks:
             worker.next = worker.chunks[0].start
@@ -282,9 +321,26 @@ class Events(RuleBasedStateMachine):
     @precondition(lambda self: self.workers)
     @rule(data=st.data(), moment=st.sampled_from(["nothing", "loading", "running", "between"]), skip=st.integers(0, 5))
     def die(self, data, moment, skip):
-        number = data.draw(st.sampled_from(sorted(self.workers)))
+        self.lose(data.draw(st.sampled_from(sorted(self.workers))), moment, skip)
+
+    @precondition(lambda self: self.busy())
+    @rule(data=st.data())
+    def end(self, data):
+        """A worker is ended: it did not stop, or it has gone on since it was over its limit."""
+        number = data.draw(st.sampled_from(self.busy()))
+        self.workers[number].dying = True
+        self.scheduler.aborted(number)
+
+    @invariant()
+    def whoever_is_at_an_aborted_run_was_asked_to_stop(self):
+        for worker in self.workers.values() if hasattr(self, "workers") else ():
+            if worker.chunks and self.runs[worker.chunks[0].run].aborted:
+                assert worker.chunks[0].number in worker.asked
+
+    def lose(self, number, moment, skip=0):
         worker = self.workers.pop(number)
         at = running = None
+        blamed = set()
         if worker.chunks and moment != "nothing":
             chunk = worker.chunks[0]
             at = chunk.number
@@ -292,7 +348,13 @@ class Events(RuleBasedStateMachine):
                 running = min(worker.next + skip, chunk.stop - 1)  # what came before it was not reported yet
             elif moment == "between":
                 at, running = chunk.number - 1, chunk.start
-        self.perform(self.scheduler.lost(number, chunk=at, running=running, pid=number, exitcode=1))
+            left = range(worker.next, chunk.stop)
+            guilty = left[0] if running is None and len(left) == 1 else running
+            if at == chunk.number and not worker.dying and guilty in left and not self.is_run_again(chunk.run, guilty):
+                blamed.add((chunk.run, guilty))
+        actions = self.scheduler.lost(number, chunk=at, running=running, pid=number, exitcode=1)
+        assert {(action.run, action.index) for action in actions if isinstance(action, Crashed)} == blamed
+        self.perform(actions)
 
     # ---- at the end, all that can go on does ----
 
@@ -305,8 +367,7 @@ class Events(RuleBasedStateMachine):
             if hungry:
                 self.give(hungry[0], 3, True)
             elif dying:
-                self.workers.pop(dying[0])
-                self.perform(self.scheduler.lost(dying[0]))
+                self.lose(dying[0], "running")
             elif self.to_start:
                 self.start()
             elif self.starting():

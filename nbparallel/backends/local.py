@@ -70,7 +70,7 @@ def run_chunk(
                 value = None
             values.append(value)
             index += 1
-            if failures and work.stop_on_error:
+            if failures and work.stop_on_error and not work.retries:
                 break
     finally:
         # An interrupt ends the chunk, but not what it has done.

@@ -25,7 +25,7 @@ from typing import Any
 
 from nbparallel.backends.shipping import Shipping
 from nbparallel.backends.slots import SlotsBackend
-from nbparallel.engine import environment, scheduler, streams, worker
+from nbparallel.engine import actions, environment, streams, worker
 from nbparallel.engine.connection import input_failure, load_failure, load_values
 from nbparallel.engine.interrupts import held_back
 from nbparallel.engine.page import BYTES, CHUNK, TASK, Page, skip_slot
@@ -50,6 +50,7 @@ class PathosBackend(Shipping, SlotsBackend):
     """
 
     name = "pathos"
+    ends_tasks = False
 
     def __init__(self, workers: int) -> None:
         Shipping.__init__(self)
@@ -68,15 +69,16 @@ class PathosBackend(Shipping, SlotsBackend):
             self._units[work.number] = {}
             super().submit(work)
 
-    def _act(self, action: scheduler.Action) -> None:
+    def _act(self, action: actions.Action) -> None:
         match action:
-            case scheduler.Abort(number):
+            case actions.Abort(number):
+                self._scheduler.aborted(number)
                 self._slots[number].process.kill()
-            case scheduler.Skip(number, run):
+            case actions.Skip(number, run):
                 self._slots[number].page.words[skip_slot(run)] = run
             case _:
                 super()._act(action)
-        if isinstance(action, scheduler.Finish):
+        if isinstance(action, actions.Finish):
             self._units.pop(action.run, None)
 
     # ---- on a slot's thread ----
@@ -87,7 +89,7 @@ class PathosBackend(Shipping, SlotsBackend):
     def _close(self, slot: _Slot) -> None:
         slot.close()
 
-    def _run(self, number: int, slot: _Slot, work: Work, chunk: scheduler.Chunk, payload: Payload) -> bool:
+    def _run(self, number: int, slot: _Slot, work: Work, chunk: actions.Chunk, payload: Payload) -> bool:
         try:
             segments, units = dumps_data(payload.inputs)
         except Exception as error:
@@ -111,7 +113,7 @@ class PathosBackend(Shipping, SlotsBackend):
             )
         return False
 
-    def _refuse(self, number: int, work: Work, chunk: scheduler.Chunk, payload: Payload, error: Exception) -> None:
+    def _refuse(self, number: int, work: Work, chunk: actions.Chunk, payload: Payload, error: Exception) -> None:
         with self._lock:
             if chunk.stop - chunk.start > 1:  # only those tasks fail whose own input can't travel
                 self._perform(self._scheduler.split(number, chunk.number))
@@ -134,7 +136,7 @@ class PathosBackend(Shipping, SlotsBackend):
             chunk, _, first, count, nanoseconds, described, last = details
             failures = {index: load_failure(failure) for index, failure in described}
             values, failures = load_values(buffers, first, count, failures)
-            work.settle(first, values, failures, nanoseconds / 1e9)
+            self._settle(work, first, values, failures, nanoseconds / 1e9)
             if last:
                 self._perform(self._scheduler.done(number, chunk, count, nanoseconds / 1e9))
                 return True
@@ -197,7 +199,7 @@ class _Slot:
             while True:
                 yield self._channel.receive()
 
-    def running(self, chunk: scheduler.Chunk) -> int | None:
+    def running(self, chunk: actions.Chunk) -> int | None:
         """Return the index of the task at which the process ended, where that is known."""
         words = self.page.words
         return words[TASK] - 1 if words[CHUNK] == chunk.number + 1 and words[TASK] else None
@@ -218,10 +220,10 @@ class _Slot:
         self.page.close()
 
 
-def _header(work: Work, chunk: scheduler.Chunk, payload: Payload) -> tuple[Any, ...]:
+def _header(work: Work, chunk: actions.Chunk, payload: Payload) -> tuple[Any, ...]:
     count = chunk.stop - chunk.start
     header = ("chunk", chunk.number, chunk.run, payload.function.number, work.style, chunk.start, count)
-    return (*header, work.stop_on_error, work.seed)
+    return (*header, work.stop_on_error and not work.retries, work.seed)
 
 
 def _serve(sock: socket.socket, page: Page | None, parent: int, variables: dict[str, str], threads: int) -> None:

@@ -19,6 +19,7 @@ class ProcessesBackend(Shipping):
     """
 
     name = "processes"
+    ends_tasks = True
 
     def __init__(self, engine: Engine) -> None:
         super().__init__()
@@ -27,8 +28,8 @@ class ProcessesBackend(Shipping):
     def submit(self, work: Work) -> None:
         self.engine.submit(work)
 
-    def offer(self, work: Work, count: int, *, last: bool) -> None:
-        self.engine.offer(work, count, last=last)
+    def offer(self, work: Work, count: int, *, last: bool, known: int = 0) -> None:
+        self.engine.offer(work, count, last=last, known=known)
 
     def cancel(self, work: Work, *, abort: bool) -> None:
         self.engine.cancel(work, abort=abort)

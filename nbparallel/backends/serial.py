@@ -7,13 +7,14 @@ from typing import Any
 
 from nbparallel.backends import local
 from nbparallel.engine.interrupts import deferred
-from nbparallel.engine.work import Failure, Work
+from nbparallel.engine.work import Failure, Work, settle
 
 
 class SerialBackend:
     """Runs works where they are."""
 
     name = "serial"
+    ends_tasks = False
     usable = True
 
     def __init__(self) -> None:
@@ -29,19 +30,18 @@ class SerialBackend:
             work.hungry(1)
             work.deliver()
 
-    def offer(self, work: Work, count: int, *, last: bool) -> None:
+    def offer(self, work: Work, count: int, *, last: bool, known: int = 0) -> None:
         if work.number not in self._next:
             return
-        start = self._next[work.number]
-        self._next[work.number] = start + count
+        start = self._next[work.number] + known
+        stop = self._next[work.number] = start + count
         # One by one, so that an interrupt or a failure finds the others settled or not begun.
-        for index in range(start, start + count):
-            if work.number in self._cancelled or work.number not in self._next:
-                break
-            payload = work.payload(index, index + 1)
-            if payload is not None:
-                with deferred.lifted():
-                    local.run_chunk(work, payload, index, _reporter(work), lambda: True, "borrowed")
+        for index in range(start, stop):
+            for attempt in range(work.retries + 1):
+                if work.number in self._cancelled or work.number not in self._next:
+                    break
+                if not self._run(work, index, last=attempt == work.retries):
+                    break
         if last or work.number in self._cancelled:
             self._finish(work)
         elif work.streams and work.number in self._next:
@@ -58,19 +58,30 @@ class SerialBackend:
     def shutdown(self, *, abort: bool, wait: bool = True) -> None:
         """Nothing to let go."""
 
+    def _run(self, work: Work, index: int, *, last: bool) -> bool:
+        """Run a task; return whether it is to be run again."""
+        again = False
+
+        def retry(run: int, failed: int) -> bool:
+            nonlocal again
+            again = not last
+            return again
+
+        def report(first: int, values: Sequence[Any], failures: dict[int, Failure], seconds: float) -> None:
+            settle(work, retry, first, values, failures, seconds)
+            work.deliver()
+
+        payload = work.payload(index, index + 1)
+        if payload is not None:
+            with deferred.lifted():
+                local.run_chunk(work, payload, index, report, lambda: True, "borrowed")
+        return again
+
     def _finish(self, work: Work) -> None:
         if self._next.pop(work.number, None) is not None:
             self._cancelled.discard(work.number)
             work.finish()
             work.deliver()
-
-
-def _reporter(work: Work) -> local.Report:
-    def report(first: int, values: Sequence[Any], failures: dict[int, Failure], seconds: float) -> None:
-        work.settle(first, values, failures, seconds)
-        work.deliver()
-
-    return report
 
 
 def configuration(workers: int, start_method: str) -> tuple[object, ...]:

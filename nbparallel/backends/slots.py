@@ -10,11 +10,11 @@ import queue
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from nbparallel.engine import scheduler
-from nbparallel.engine.work import Failure, Gate, Payload, Work
+from nbparallel.engine import actions, scheduler
+from nbparallel.engine.work import Failure, Gate, Payload, Work, settle
 
 
 class SlotsBackend(ABC):
@@ -28,7 +28,7 @@ class SlotsBackend(ABC):
         self._works: dict[int, Work] = {}
         self._skipped: set[int] = set()
         self._slots: dict[int, Any] = {}
-        self._actions: deque[scheduler.Action] = deque()
+        self._actions: deque[actions.Action] = deque()
         self._performing = False
         self._queues: dict[int, queue.SimpleQueue[Any]] = {}
         self._threads: list[threading.Thread] = []
@@ -42,7 +42,7 @@ class SlotsBackend(ABC):
         """Return a new slot."""
 
     @abstractmethod
-    def _run(self, number: int, slot: Any, work: Work, chunk: scheduler.Chunk, payload: Payload) -> bool:
+    def _run(self, number: int, slot: Any, work: Work, chunk: actions.Chunk, payload: Payload) -> bool:
         """Execute a chunk and tell the scheduler; return False if the slot is lost."""
 
     @abstractmethod
@@ -66,12 +66,15 @@ class SlotsBackend(ABC):
             if self._closing:
                 raise RuntimeError("cannot schedule new tasks after shutdown")
             self._works[work.number] = work
-            self._perform(self._scheduler.submit(work.number, work.width, work.chunksize, streams=work.streams))
+            begun = self._scheduler.submit(
+                work.number, work.width, work.chunksize, streams=work.streams, retries=work.retries
+            )
+            self._perform(begun)
 
-    def offer(self, work: Work, count: int, *, last: bool) -> None:
+    def offer(self, work: Work, count: int, *, last: bool, known: int = 0) -> None:
         """Make more tasks available."""
         with self._lock:
-            self._perform(self._scheduler.offer(work.number, count, last=last))
+            self._perform(self._scheduler.offer(work.number, count, last=last, known=known))
 
     def cancel(self, work: Work, *, abort: bool) -> None:
         """Drop what has not begun; with `abort`, end what has, where a slot can be ended."""
@@ -92,10 +95,16 @@ class SlotsBackend(ABC):
             if wait and thread is not threading.current_thread():
                 thread.join()
 
+    def _settle(
+        self, work: Work, first: int, values: Sequence[Any], failures: dict[int, Failure], seconds: float
+    ) -> None:
+        settle(work, self._scheduler.retry, first, values, failures, seconds)
+        self._lock.touch(work)
+
     # ---- performing actions; the lock is held ----
 
-    def _perform(self, actions: Iterable[scheduler.Action]) -> None:
-        self._actions.extend(actions)
+    def _perform(self, wanted: Iterable[actions.Action]) -> None:
+        self._actions.extend(wanted)
         if self._performing:
             return
         self._performing = True
@@ -108,32 +117,32 @@ class SlotsBackend(ABC):
             for waiting in self._queues.values():
                 waiting.put(None)
 
-    def _act(self, action: scheduler.Action) -> None:
+    def _act(self, action: actions.Action) -> None:
         match action:
-            case scheduler.Send(number, chunk):
+            case actions.Send(number, chunk):
                 payload = self._works[chunk.run].payload(chunk.start, chunk.stop)
                 if payload is None:
                     self._perform(self._scheduler.withdrawn(number, chunk.number))
                 else:
                     self._queues[number].put((self._works[chunk.run], chunk, payload))
-            case scheduler.Start(count):
+            case actions.Start(count):
                 for _ in range(count):
                     self._start()
-            case scheduler.Stop(number):
+            case actions.Stop(number):
                 self._queues[number].put(None)
-            case scheduler.Hungry(run, count):
+            case actions.Hungry(run, count):
                 self._works[run].hungry(count)
                 self._lock.touch(self._works[run])
-            case scheduler.Crashed(run, index, pid, code):
+            case actions.Crashed(run, index, pid, code):
                 failure = Failure(None, "WorkerCrashed", "", pid=pid, exitcode=code, crashed=True)
                 self._works[run].settle(index, [None], {index: failure}, 0.0)
                 self._lock.touch(self._works[run])
-            case scheduler.GiveUp(run):
+            case actions.GiveUp(run):
                 why = self._no_start or Failure(None, "WorkerCrashed", "its workers end before they run anything")
                 why.crashed = True
                 self._works[run].give_up(why)
                 self._lock.touch(self._works[run])
-            case scheduler.Finish(run):
+            case actions.Finish(run):
                 self._skipped.discard(run)
                 work = self._works.pop(run)
                 work.finish()

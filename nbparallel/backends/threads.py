@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from nbparallel.backends import local
 from nbparallel.backends.slots import SlotsBackend
-from nbparallel.engine.scheduler import Chunk
+from nbparallel.engine.actions import Chunk
 from nbparallel.engine.work import Failure, Payload, Work
 
 
@@ -18,6 +18,7 @@ class ThreadsBackend(SlotsBackend):
     """A set of warm threads: a slot is nothing but its thread."""
 
     name = "threads"
+    ends_tasks = False
 
     def cancel(self, work: Work, *, abort: bool) -> None:
         """Drop what has not begun; a thread can't be ended: what runs goes on."""
@@ -32,8 +33,7 @@ class ThreadsBackend(SlotsBackend):
     def _run(self, number: int, slot: None, work: Work, chunk: Chunk, payload: Payload) -> bool:
         def report(first: int, values: Sequence[object], failures: dict[int, Failure], seconds: float) -> None:
             with self._lock:
-                work.settle(first, values, failures, seconds)
-                self._lock.touch(work)
+                self._settle(work, first, values, failures, seconds)
 
         def wanted() -> bool:
             return work.number not in self._skipped

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import os
 import select
+import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from nbparallel.engine import wire
+from nbparallel.engine.actions import Chunk
 from nbparallel.engine.environment import Environment
-from nbparallel.engine.page import CHUNK, TASK, skip_slot
+from nbparallel.engine.page import CHUNK, STARTED, TASK, skip_slot
 from nbparallel.engine.process import WorkerProcess
-from nbparallel.engine.scheduler import Chunk
 from nbparallel.engine.work import Failure, Work
 from nbparallel.errors import SerializationError
 from nbparallel.serialize import Unit, attempt, dumps_data, explain, is_alive, loads, name_of, unit_of
@@ -78,7 +81,9 @@ class Connection:
         self.adopt(work)
         count = chunk.stop - chunk.start
         header = ("chunk", chunk.number, chunk.run, function.number, work.style, chunk.start, count)
-        self._writer.put(wire.encode((*header, work.stop_on_error, work.seed), segments))
+        # A task that is run again is no reason to leave the others out.
+        stop_on_error = work.stop_on_error and not work.retries
+        self._writer.put(wire.encode((*header, stop_on_error, work.seed), segments))
 
     def put_initializer(self, initializer: Initializer) -> None:
         self.put_units(initializer.units)
@@ -90,6 +95,12 @@ class Connection:
     def skip(self, run: int) -> None:
         """Have the worker leave out what it has not begun of a run."""
         self.process.page.words[skip_slot(run)] = run
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt in its task, if that is of a run that it is to skip; it may not come through."""
+        if hasattr(signal, "SIGUSR1"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGUSR1)
 
     def flush(self) -> None:
         """Send what the socket takes. A worker that died is noticed elsewhere, by its end of stream."""
@@ -109,6 +120,12 @@ class Connection:
         """The index of the task that it runs."""
         index = self.process.page.words[TASK] - 1
         return index if index >= 0 else None
+
+    @property
+    def seconds_running(self) -> float:
+        """How long it has been at its task, at rebuilding inputs or at sending results."""
+        started = self.process.page.words[STARTED]
+        return (time.perf_counter_ns() - started) / 1e9 if started else 0.0
 
     def receive(self) -> tuple[list[wire.Message], bool]:
         """Read once; return the messages that are complete and whether the stream goes on."""

@@ -5,7 +5,8 @@ before anything knows that it was. Inside ``with deferred:`` it is raised at the
 the backends' lock and by the front; other threads are never interrupted, and pass through.
 
 Workers ignore interrupts, which Jupyter sends to the whole process group: the parent decides. They are born with
-interrupts held back, so that none hits them before they can say so.
+interrupts held back, so that none hits them before they can say so. What the parent sends instead waits for the end of
+a section ``with uncut:``: a message that is half sent, or a line that is half kept, would not be mended.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -92,5 +93,32 @@ def ignore() -> None:
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_SIGINT])
 
 
-#: The one of this process; sections may be nested.
+class _Uncut:
+    """As `_Deferred`, for a handler that knows of it: entering costs no system call."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._late: Callable[[], None] | None = None
+
+    def __enter__(self) -> None:
+        if threading.get_ident() == _main_thread():
+            self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        if threading.get_ident() != _main_thread():
+            return
+        self._depth -= 1
+        if self._depth == 0 and self._late is not None:
+            late, self._late = self._late, None
+            late()
+
+    def postpones(self, handler: Callable[[], None]) -> bool:
+        """Return whether a signal must wait; `handler` is then called at the end of the section."""
+        if self._depth:
+            self._late = handler
+        return self._depth > 0
+
+
+#: The ones of this process; sections may be nested.
 deferred = _Deferred()
+uncut = _Uncut()

@@ -21,11 +21,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from nbparallel.engine import environment, scheduler
+from nbparallel.engine import actions, environment, scheduler
 from nbparallel.engine.connection import Connection, Initializer, input_failure, load_failure, load_values
+from nbparallel.engine.limits import Limits, Verdict
 from nbparallel.engine.process import WorkerProcess, prepare
 from nbparallel.engine.relay import is_first
-from nbparallel.engine.work import Failure, Gate, Work
+from nbparallel.engine.work import Failure, Gate, Work, settle
 from nbparallel.machine import blas_environment
 from nbparallel.serialize import Unit, dumps_data
 
@@ -62,7 +63,7 @@ class Engine:
         self._initializer = None if initializer is None else Initializer(*initializer)
         self._lock = Gate()
         self._scheduler = scheduler.Scheduler(max_tasks_per_worker)
-        self._actions: deque[scheduler.Action] = deque()
+        self._actions: deque[actions.Action] = deque()
         self._performing = False
         self._works: dict[int, Work] = {}
         self._units: dict[int, dict[int, Unit]] = {}  # a run's units must outlive its chunks
@@ -71,6 +72,8 @@ class Engine:
         self._to_start = 0
         self._unsent: set[Connection] = set()
         self._restless = False  # whether some worker must be looked at from time to time
+        self._limits = Limits()
+        self._verdicts: dict[int, Verdict] = {}  # by process id: why a worker is being ended
         self._closing = False
         self._no_start: Failure | None = None
         self._environment = environment.current()
@@ -91,13 +94,17 @@ class Engine:
             self._refresh()
             self._works[work.number] = work
             self._units[work.number] = {}
-            self._perform(self._scheduler.submit(work.number, work.width, work.chunksize, streams=work.streams))
+            self._limits.limit(work.number, work.timeout)
+            begun = self._scheduler.submit(
+                work.number, work.width, work.chunksize, streams=work.streams, retries=work.retries
+            )
+            self._perform(begun)
 
-    def offer(self, work: Work, count: int, *, last: bool) -> None:
+    def offer(self, work: Work, count: int, *, last: bool, known: int = 0) -> None:
         with self._lock:
             if work.style == "call":  # an executor's call: the notebook may have changed since the last
                 self._refresh()
-            self._perform(self._scheduler.offer(work.number, count, last=last))
+            self._perform(self._scheduler.offer(work.number, count, last=last, known=known))
 
     def cancel(self, work: Work, *, abort: bool) -> None:
         with self._lock:
@@ -120,10 +127,13 @@ class Engine:
         with self._lock:
             self._closing = True
             if abort:
-                for work in list(self._works.values()):
-                    self._perform(self._scheduler.cancel(work.number, abort=True))
+                # Not by interrupts first: what they would raise in a task is no outcome of it.
                 for worker in self._workers.values():
+                    if worker.number in self._scheduler.workers:
+                        self._scheduler.aborted(worker.number)
                     worker.process.kill()
+                for work in list(self._works.values()):
+                    self._perform(self._scheduler.cancel(work.number, abort=False))
             self._wake()
         if wait and threading.current_thread() is not self._thread:
             self._thread.join()
@@ -140,9 +150,9 @@ class Engine:
 
     # ---- performing actions; the lock is held ----
 
-    def _perform(self, actions: Iterable[scheduler.Action]) -> None:
+    def _perform(self, wanted: Iterable[actions.Action]) -> None:
         # An action may bring others (a chunk that can't be sent): they queue, so that the stack does not grow.
-        self._actions.extend(actions)
+        self._actions.extend(wanted)
         if self._performing:
             return
         self._performing = True
@@ -152,39 +162,44 @@ class Engine:
         finally:
             self._performing = False
 
-    def _act(self, action: scheduler.Action) -> None:
+    def _act(self, action: actions.Action) -> None:
         match action:
-            case scheduler.Send(number, chunk):
+            case actions.Send(number, chunk):
                 self._send(self._workers[number], chunk)
-            case scheduler.Start(count):
+            case actions.Start(count):
                 self._to_start += count
                 self._wake()
-            case scheduler.Stop(number):
+            case actions.Stop(number):
                 self._stop(self._workers[number])
-            case scheduler.Abort(number):
-                self._workers[number].process.kill()
-            case scheduler.Skip(number, run):
+            case actions.Abort(number):
+                self._workers[number].interrupt()
+                self._limits.told_to_stop(action)
+                self._wake()
+            case actions.Skip(number, run):
                 self._workers[number].skip(run)
-            case scheduler.Hungry(run, count):
+            case actions.Hungry(run, count):
                 self._works[run].hungry(count)
                 self._lock.touch(self._works[run])
-            case scheduler.Crashed(run, index, pid, code):
-                failure = Failure(None, "WorkerCrashed", "", pid=pid, exitcode=code, crashed=True)
+            case actions.Crashed(run, index, pid, code):
+                verdict = self._verdicts.pop(pid, None)
+                limit = None if verdict is None else verdict.limit
+                failure = Failure(None, "WorkerCrashed", "", pid=pid, exitcode=code, crashed=True, limit=limit)
                 self._settle(self._works[run], index, [None], {index: failure}, 0.0)
-            case scheduler.GiveUp(run):
+            case actions.GiveUp(run):
                 why = self._no_start or Failure(None, "WorkerCrashed", "its workers end before they run anything")
                 why.crashed = True
                 self._works[run].give_up(why)
                 self._lock.touch(self._works[run])
-            case scheduler.Finish(run):
+            case actions.Finish(run):
                 self._units.pop(run, None)
+                self._limits.forget(run)
                 work = self._works.pop(run)
                 work.finish()
                 self._lock.touch(work)
                 if self._closing:  # on another thread, perhaps: the manager may end now
                     self._wake()
 
-    def _send(self, worker: Connection, chunk: scheduler.Chunk) -> None:
+    def _send(self, worker: Connection, chunk: actions.Chunk) -> None:
         work = self._works[chunk.run]
         payload = work.payload(chunk.start, chunk.stop)
         if payload is None:
@@ -206,11 +221,13 @@ class Engine:
         worker.put_units(units)
         worker.put_chunk(work, chunk, payload.function, segments)
         self._flush(worker)
+        if work.timeout is not None:
+            self._wake()  # its time may be the next to look at
 
     def _settle(
         self, work: Work, first: int, values: Sequence[Any], failures: dict[int, Failure], seconds: float
     ) -> None:
-        work.settle(first, values, failures, seconds)
+        settle(work, self._scheduler.retry, first, values, failures, seconds)
         self._lock.touch(work)
 
     def _flush(self, worker: Connection) -> None:
@@ -276,8 +293,9 @@ class Engine:
             self._works.clear()
 
     def _serve(self) -> None:
+        wait: float | None = None
         while True:
-            ready = self._selector.select(_LOOK_SECONDS if self._restless else None)
+            ready = self._selector.select(wait)
             with self._lock:
                 for key, mask in ready:
                     key.data(mask)
@@ -286,6 +304,7 @@ class Engine:
                     self._watch_for_room()
                 if self._restless:
                     self._look_after_workers()
+                wait = self._end_those_over_their_limits()
                 if self._closing and self._scheduler.idle:
                     for worker in self._workers.values():
                         self._stop(worker)
@@ -311,6 +330,20 @@ class Engine:
         self._restless = any(
             worker.process.sentinel is None or worker.stop_by is not None for worker in self._workers.values()
         )
+
+    def _end_those_over_their_limits(self) -> float | None:
+        """End workers that are to be; return how long to wait at most until the next look, in seconds."""
+        over, wait = self._limits.look((worker, self._chunk_of(worker)) for worker in self._workers.values())
+        for worker, verdict in over:
+            if worker.process.pid not in self._verdicts:
+                self._verdicts[worker.process.pid] = verdict
+                worker.process.kill()
+        if over or self._restless:
+            wait = _LOOK_SECONDS if wait is None else min(wait, _LOOK_SECONDS)
+        return wait
+
+    def _chunk_of(self, worker: Connection) -> actions.Chunk | None:
+        return self._scheduler.running_chunk(worker.number) if worker.number in self._scheduler.workers else None
 
     def _start_workers(self) -> None:
         while self._to_start > 0:
@@ -402,6 +435,7 @@ class Engine:
         seconds = nanoseconds / 1e9
         self._settle(self._works[run], first, values, failures, seconds)
         if last:
+            self._limits.reacted(worker.number, chunk)
             self._perform(self._scheduler.done(worker.number, chunk, count, seconds))
         else:
             self._perform(self._scheduler.progress(worker.number, chunk, range(first, first + count)))
@@ -422,10 +456,16 @@ class Engine:
             worker.adopt(next(iter(self._works.values())))
         at = {"chunk": worker.chunk, "running": worker.running}
         del self._workers[worker.number]
+        self._limits.gone(worker.number)
         for watched in (process.socket, *process.outputs, process.sentinel):
             with contextlib.suppress(KeyError):  # an output that it had closed
                 if watched is not None:
                     self._selector.unregister(watched)
         process.close()
+        verdict = self._verdicts.get(process.pid)
         if worker.number in self._scheduler.workers:  # otherwise it was told to go
+            # Ended for not reacting to an interrupt, or too late for the task that was over its limit.
+            if verdict is not None and (verdict.limit is None or verdict.running != at["running"]):
+                self._scheduler.aborted(worker.number)
             self._perform(self._scheduler.lost(worker.number, **at, pid=process.pid, exitcode=code))
+        self._verdicts.pop(process.pid, None)

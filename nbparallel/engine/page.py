@@ -14,8 +14,9 @@ import tempfile
 
 BYTES = 4096
 #: Words of the page (signed 64-bit): the number of the chunk that the worker is at plus one (0: none), the index of
-#: the running task plus one (0: none), and the time at which it started (`time.perf_counter_ns`, which is one clock
-#: for all processes of a machine).
+#: the running task plus one (0: none), and the time at which it started, or began to rebuild inputs or to send results
+#: (`time.perf_counter_ns`, which is one clock for all processes of a machine; 0 while it loads the function and the
+#: modules that this needs, which no task's time limit is to pay for).
 CHUNK, TASK, STARTED = 0, 1, 2
 #: From here on the parent writes: the runs of which the worker is to begin no further task, each in its `skip_slot`.
 _SKIP = 256

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections import deque
 
+from nbparallel.engine.interrupts import uncut
 from nbparallel.engine.wire import Channel
 
 #: The task that runs, and its run; -1 outside of one.
@@ -54,7 +55,7 @@ class _Stream(io.TextIOBase):
         if self._channel is None:
             self.buffer.write(text.encode("utf-8", "backslashreplace"))
             return len(text)
-        with self._lock:
+        with uncut, self._lock:
             self._pieces.append(text)
             if "\n" in text:
                 whole, newline, rest = self._take().rpartition("\n")

@@ -22,6 +22,20 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from nbparallel.engine.actions import (
+    Abort,
+    Action,
+    Chunk,
+    Crashed,
+    Finish,
+    GiveUp,
+    Hungry,
+    Send,
+    Skip,
+    Start,
+    Stop,
+)
+
 #: An automatic chunk lasts about this long, in seconds: long against the ~0.1 ms that a chunk costs, short against
 #: what an eye notices in a bar.
 CHUNK_SECONDS = 0.02
@@ -40,88 +54,6 @@ PREFETCH_CHUNKS = 16
 STARTS_BEFORE_GIVING_UP = 3
 
 
-@dataclass(slots=True)
-class Chunk:
-    """Tasks `start` to `stop` of a run, on their way to a worker."""
-
-    number: int
-    run: int
-    start: int
-    stop: int
-
-
-@dataclass(slots=True)
-class Start:
-    """Start so many workers."""
-
-    count: int
-
-
-@dataclass(slots=True)
-class Send:
-    """Hand a chunk to a worker."""
-
-    worker: int
-    chunk: Chunk
-
-
-@dataclass(slots=True)
-class Stop:
-    """Let an idle worker go."""
-
-    worker: int
-
-
-@dataclass(slots=True)
-class Abort:
-    """End a worker at once."""
-
-    worker: int
-
-
-@dataclass(slots=True)
-class Skip:
-    """Have a worker leave out what it has not begun of a run."""
-
-    worker: int
-    run: int
-
-
-@dataclass(slots=True)
-class Crashed:
-    """Note that a worker died while it ran this task."""
-
-    run: int
-    index: int
-    pid: int
-    exitcode: int | None
-
-
-@dataclass(slots=True)
-class Finish:
-    """Note that nothing of a run is waiting or under way."""
-
-    run: int
-
-
-@dataclass(slots=True)
-class Hungry:
-    """Ask for so many more items of a run."""
-
-    run: int
-    count: int
-
-
-@dataclass(slots=True)
-class GiveUp:
-    """Note that no worker lives long enough to run it."""
-
-    run: int
-
-
-Action = Start | Send | Stop | Abort | Skip | Crashed | Finish | Hungry | GiveUp
-
-
 @dataclass
 class _Run:
     number: int
@@ -130,8 +62,11 @@ class _Run:
     ranges: deque[tuple[int, int]] = field(default_factory=deque)
     offered: int = 0
     streams: bool = False
+    retries: int = 0
+    attempts: dict[int, int] = field(default_factory=dict)
     closed: bool = False
     stopped: bool = False
+    aborted: bool = False
     asked: bool = False
     last_size: int = 0
     mean: float | None = None
@@ -172,7 +107,9 @@ class Scheduler:
 
     # ---- events from the front ----
 
-    def submit(self, run: int, width: int, chunksize: int | None, *, streams: bool = False) -> list[Action]:
+    def submit(
+        self, run: int, width: int, chunksize: int | None, *, streams: bool = False, retries: int = 0
+    ) -> list[Action]:
         """A run begins.
 
         Args:
@@ -180,24 +117,42 @@ class Scheduler:
             width: on how many workers at once it may run.
             chunksize: tasks per chunk, `None` to measure.
             streams: whether its input is pulled as needed, so that it is to be told when it is (`Hungry`).
+            retries: how often a task that failed is run again.
         """
-        self._runs[run] = _Run(run, width, chunksize, streams=streams)
+        self._runs[run] = _Run(run, width, chunksize, streams=streams, retries=retries)
         self._order.append(run)
         return self._assign()
 
-    def offer(self, run: int, count: int, *, last: bool) -> list[Action]:
-        """`count` more tasks of a run can be dispatched; with `last`, there will be no others."""
-        known = self._runs.get(run)
-        if known is None or known.stopped:
+    def offer(self, run: int, count: int, *, last: bool, known: int = 0) -> list[Action]:
+        """`count` more tasks of a run can be dispatched; with `last`, there will be no others.
+
+        Args:
+            run: which.
+            count: how many.
+            last: whether they are the last.
+            known: how many tasks before them need not be, as their outcome is known.
+        """
+        state = self._runs.get(run)
+        if state is None or state.stopped:
             return []
-        known.asked = False
+        state.asked = False
+        state.offered += known
         if count:
-            adjoins = known.ranges and known.ranges[-1][1] == known.offered  # they may share a chunk
-            start = known.ranges.pop()[0] if adjoins else known.offered
-            known.offered += count
-            known.ranges.append((start, known.offered))
-        known.closed = known.closed or last
-        return self._assign() + self._finish_if_over(known)
+            adjoins = state.ranges and state.ranges[-1][1] == state.offered  # they may share a chunk
+            start = state.ranges.pop()[0] if adjoins else state.offered
+            state.offered += count
+            state.ranges.append((start, state.offered))
+        state.closed = state.closed or last
+        return self._assign() + self._finish_if_over(state)
+
+    def retry(self, run: int, index: int) -> bool:
+        """A task failed; return whether it is run again. It is dispatched with the next event."""
+        known = self._runs[run]
+        if known.stopped or known.attempts.get(index, 0) >= known.retries:
+            return False
+        known.attempts[index] = known.attempts.get(index, 0) + 1
+        known.ranges.appendleft((index, index + 1))
+        return True
 
     def cancel(self, run: int, *, abort: bool) -> list[Action]:
         """No further task of a run is wanted; with `abort`, nor are those under way."""
@@ -206,18 +161,25 @@ class Scheduler:
             return []
         known.ranges.clear()
         known.closed = known.stopped = True
+        known.aborted = known.aborted or abort
         actions: list[Action] = []
         for number in list(known.serving):
-            # A worker that is at another run's task just leaves out its chunk of this one.
-            worker = self._workers[number]
-            if abort and worker.chunks[0].run == run:
-                worker.aborted = True
-                actions.append(Abort(number))
-            else:
-                actions.append(Skip(number, run))
+            actions.append(Skip(number, run))
+            if abort and self._workers[number].chunks[0].run == run:
+                actions += self._abort_first(self._workers[number])
         return actions + self._finish_if_over(known)
 
+    def _abort_first(self, worker: _Worker) -> list[Action]:
+        """Have a worker stop if it is at a run that was aborted."""
+        if not worker.chunks or not self._runs[worker.chunks[0].run].aborted:
+            return []
+        return [Abort(worker.number, worker.chunks[0].run, worker.chunks[0].number)]
+
     # ---- events from the workers ----
+
+    def aborted(self, worker: int) -> None:
+        """A worker is about to be ended, because it did not stop: whatever it is at, nobody is to blame."""
+        self._workers[worker].aborted = True
 
     def started(self, worker: int) -> None:
         """A process was started for an action `Start`."""
@@ -239,7 +201,7 @@ class Scheduler:
         run, gone = self._take_back(worker, chunk)
         if not run.stopped:
             run.ranges.extendleft((index, index + 1) for index in reversed(range(gone.start, gone.stop)))
-        return self._assign() + self._finish_if_over(run)
+        return self._abort_first(self._workers[worker]) + self._assign() + self._finish_if_over(run)
 
     def _take_back(self, worker: int, chunk: int) -> tuple[_Run, Chunk]:
         known = self._workers[worker]
@@ -266,7 +228,7 @@ class Scheduler:
             known.settled.update(indices)
             known.ran = True
             self._false_starts = 0
-        return []
+        return self._assign()
 
     def done(self, worker: int, chunk: int, count: int, seconds: float) -> list[Action]:
         """A worker finished its first chunk: `count` tasks took `seconds` in its last report."""
@@ -281,7 +243,8 @@ class Scheduler:
         if count:
             each = seconds / count
             run.mean = each if run.mean is None else 0.5 * (run.mean + each)
-        return self._assign() + self._finish_if_over(run)
+        # It may have been at this chunk, of an aborted run, before its report on the last came in.
+        return self._abort_first(known) + self._assign() + self._finish_if_over(run)
 
     def lost(
         self,
@@ -314,8 +277,9 @@ class Scheduler:
             if position == 0 and held.number == chunk and not known.aborted:
                 guilty = running if running is not None or len(left) != 1 else left[0]
                 if guilty in left:
-                    actions.append(Crashed(held.run, guilty, pid, exitcode))
                     back = _ranges([i for i in left if i != guilty])
+                    if not self.retry(run.number, guilty):
+                        actions.append(Crashed(held.run, guilty, pid, exitcode))
                 elif running is None:  # which input or result it was shows once each travels alone
                     back = [(i, i + 1) for i in left]
             if not run.stopped:

@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from nbparallel.engine.interrupts import uncut
+
 Buffer = bytes | bytearray | memoryview
 Message = tuple[Any, list[bytearray]]
 
@@ -159,7 +161,7 @@ class Channel:
 
     def send(self, header: Any, segments: Sequence[Buffer] = ()) -> None:
         self._outbox.append(encode(header, segments))
-        with self._lock:
+        with uncut, self._lock:
             # Where a signal handler or a finaliser cut in, the call that it interrupted goes on with its message.
             while self._outbox and not self._sending:
                 self._sending = True

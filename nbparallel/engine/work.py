@@ -35,6 +35,7 @@ class Failure:
         unpicklable: what could not travel back ("its result, a …,"), empty otherwise.
         pid: the worker that died.
         exitcode: how it died (negative: a signal).
+        limit: the time limit that the task ran over, in seconds.
     """
 
     error: BaseException | None
@@ -45,6 +46,12 @@ class Failure:
     pid: int | None = None
     exitcode: int | None = None
     crashed: bool = False
+    limit: float | None = None
+
+    @property
+    def ended_with_run(self) -> bool:
+        """Whether the end of its run may have caused it: its worker was interrupted or ended."""
+        return self.crashed or isinstance(self.error, KeyboardInterrupt)
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,9 @@ class Work(Protocol):
     style: str
     stop_on_error: bool
     seed: int | None
+    timeout: float | None
+    retries: int
+    retry_on: tuple[type[BaseException], ...]
 
     def payload(self, start: int, stop: int) -> Payload | None:
         """Return tasks `start` to `stop`, which are about to begin; `None` to leave them out."""
@@ -129,9 +139,11 @@ class Backend(Protocol):
 
     Attributes:
         usable: whether works can be submitted: false once it was shut down.
+        ends_tasks: whether a task can be ended from outside, as a time limit demands.
     """
 
     name: str
+    ends_tasks: bool
 
     @property
     def usable(self) -> bool: ...
@@ -146,11 +158,43 @@ class Backend(Protocol):
     def submit(self, work: Work) -> None:
         """Begin a run; its tasks come by `offer`."""
 
-    def offer(self, work: Work, count: int, *, last: bool) -> None:
-        """Make `count` more tasks available; with `last`, there will be no others."""
+    def offer(self, work: Work, count: int, *, last: bool, known: int = 0) -> None:
+        """Make `count` more tasks available, after `known` that are not to be run; with `last`, these are all."""
 
     def cancel(self, work: Work, *, abort: bool) -> None:
         """Drop what has not begun; with `abort`, end what has, where the backend can."""
 
     def shutdown(self, *, abort: bool, wait: bool = True) -> None:
         """Let the workers go: after their work, or at once; with `wait`, return when they are gone."""
+
+
+def settle(
+    work: Work,
+    retry: Callable[[int, int], bool],
+    first: int,
+    values: Sequence[Any],
+    failures: dict[int, Failure],
+    seconds: float,
+) -> None:
+    """Hand outcomes to a run, but for those failures whose task is run again.
+
+    Args:
+        work: the run.
+        retry: asked with the run's number and a task's index whether it is run again; `Scheduler.retry`.
+        first: the index of the first outcome.
+        values: consecutive results.
+        failures: the failed ones among them.
+        seconds: how long they took.
+    """
+    again = sorted(
+        index
+        for index, failure in failures.items()
+        if isinstance(failure.error, work.retry_on) and retry(work.number, index)
+    )
+    end = first + len(values)
+    for stop in [*again, end]:
+        if stop > first:
+            kept = {index: failure for index, failure in failures.items() if first <= index < stop}
+            share = seconds * (stop - first) / (end - first)
+            work.settle(first, values[len(values) - (end - first) : len(values) - (end - stop)], kept, share)
+        first = stop + 1

@@ -125,6 +125,9 @@ class _Worker:
         global _active
         _active = True
         interrupts.ignore()
+        self._stoppable = 0  # the run whose task may be interrupted now
+        if hasattr(signal, "SIGUSR1"):
+            signal.signal(signal.SIGUSR1, self._on_stop)
         relay.install(channel)
         self._channel = channel
         self._words = words
@@ -144,6 +147,15 @@ class _Worker:
             self._initialize(details[0], segments)
         return bool(kind != "exit")
 
+    def _on_stop(self, *_: object) -> None:
+        """Interrupt the task, as Stop would in the cell, if the parent still means it."""
+        if interrupts.uncut.postpones(self._on_stop):
+            return
+        run, self._stoppable = self._stoppable, 0
+        if run and self._words[skip_slot(run)] == run:
+            raise KeyboardInterrupt
+        self._stoppable = run
+
     def _initialize(self, number: int, segments: list[bytearray]) -> None:
         try:
             call_initializer(number, segments)
@@ -155,6 +167,7 @@ class _Worker:
 
     def _run(self, chunk: _Chunk, segments: list[bytearray]) -> None:
         words = self._words
+        words[STARTED] = 0
         words[CHUNK] = chunk.chunk + 1
         relay.run, relay.task = chunk.run, -1
         try:
@@ -162,6 +175,7 @@ class _Worker:
         except Exception as error:  # a module that is missing
             self._report_unloadable(chunk, error)
             return
+        words[STARTED] = time.perf_counter_ns()
         try:
             inputs = loads(segments)
         except Exception as error:
@@ -191,14 +205,17 @@ class _Worker:
             words[STARTED] = now
             words[TASK] = index + 1
             relay.task = index
+            self._stoppable = chunk.run
             try:
                 value = call(item) if chunk.seed is None else call(item, index)
+                self._stoppable = 0
             except SystemExit:
                 # sys.exit() in a task ends its worker, as it would end any process; what is done is not lost.
                 self._report(chunk, first, values, failures, clock() - began, last=False)
                 words[TASK] = index + 1
                 raise
             except BaseException as error:  # whatever a task raises is its outcome
+                self._stoppable = 0
                 relay.finish_task()
                 failures.append((index, _describe(error)))
                 values.append(None)
@@ -220,6 +237,7 @@ class _Worker:
         self, chunk: _Chunk, first: int, values: list[Any], failures: list[Any], elapsed: int, *, last: bool
     ) -> None:
         """Send outcomes of the tasks from `first` on: their values, with `None` where one failed."""
+        self._words[STARTED] = time.perf_counter_ns()
         self._words[TASK] = 0  # should the worker die from here on, no single task is known to be guilty
         count = len(values)
         try:
