@@ -116,7 +116,9 @@ class Kernel:
             self.manager.transport = "ipc"
             self.manager.ip = os.path.join(self._sockets.name, "socket")
         self.folder = Path.cwd() if folder is None else folder
-        self.manager.start_kernel(env={**os.environ, **ENVIRONMENT, **(environment or {})}, cwd=str(self.folder))
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
+        variables = {**os.environ, **ENVIRONMENT, "PYTHONFAULTHANDLER": "1", **(environment or {})}
+        self.manager.start_kernel(env=variables, cwd=str(self.folder), stderr=self._log)
         self._outputs: dict[str, Output] = defaultdict(Output)
         self.client: BlockingKernelClient = self.manager.blocking_client()
         self.client.start_channels()
@@ -176,7 +178,7 @@ class Kernel:
                 self._take(self.client.get_iopub_msg(timeout=min(left, 0.2)))
             except Empty:
                 if not self.manager.is_alive():
-                    raise CellFailed("the kernel has died") from None
+                    raise CellFailed(f"the kernel has died: {self._last_words()}") from None
         return True
 
     def _take(self, message: dict[str, Any]) -> None:
@@ -184,6 +186,11 @@ class Kernel:
         output.messages.append(message)
         if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
             output.idle = True
+
+    def _last_words(self) -> str:
+        code = self.manager.provisioner.process.poll()  # type: ignore[union-attr]
+        self._log.seek(0)
+        return f"exit code {code}\n{self._log.read().decode(errors='replace')}"
 
     def interrupt(self) -> None:
         """Press Stop: a signal to the kernel's whole process group."""
@@ -198,6 +205,7 @@ class Kernel:
         self.manager.shutdown_kernel(now=not self.manager.is_alive())
         self.manager.context.destroy()
         self._sockets.cleanup()
+        self._log.close()
 
     def __enter__(self) -> Kernel:
         return self
