@@ -11,6 +11,7 @@ import gc
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -47,6 +48,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault(MARK, uuid.uuid4().hex)
+    # A shell's background jobs ignore interrupts, and so would all kernels and scripts that the tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Kernels read start-up files and write histories: not the ones of whoever runs the tests.
     home = Path(tempfile.mkdtemp(prefix="nbparallel-tests-"))
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
