@@ -11,42 +11,54 @@ from kernels import METHODS, Kernel, kernel
 
 __all__ = ["kernel"]
 
-# Task 0 returns, the others say that they have begun and sleep.
+# Task 0 returns, the others say that they have begun and sleep, and that they have ended, if they can.
 SLEEPS = """
     def sleeps(x):
         if x == 0:
             return "finished"
         (folder / f"begun {os.getpid()} {x}").touch()
-        time.sleep(1000)
+        try:
+            time.sleep(1000)
+        finally:
+            (folder / f"ended {os.getpid()} {x}").touch()
 
-    for left in folder.glob("begun *"):
+    for left in [*folder.glob("begun *"), *folder.glob("ended *")]:
         left.unlink()
 """
 
 
-def interrupt(kernel: Kernel, call: str, begun: int = 2) -> list[int]:
-    """Send a cell, press Stop once `begun` of its tasks sleep, and return their processes."""
+def interrupt(kernel: Kernel, call: str, begun: int = 2) -> list[str]:
+    """Send a cell, press Stop once `begun` of its tasks sleep, and return which they are."""
     kernel.run(SLEEPS)
-    folder = kernel.folder
     cell = kernel.send(call)
-    assert kernel.receive(lambda: len(list(folder.glob("begun *"))) >= begun)
-    pids = sorted({int(file.name.split()[1]) for file in folder.glob("begun *")})
+    assert kernel.receive(lambda: len(tasks(kernel, "begun")) >= begun)
+    found = tasks(kernel, "begun")
     kernel.interrupt()
     output = kernel.wait(cell, fails=True)
     assert output.error is not None
     assert output.error.name == "KeyboardInterrupt"
-    return pids
+    return found
 
 
-def gone(pids: list[int]) -> bool:
-    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=10)
-    return not alive
+def tasks(kernel: Kernel, state: str) -> list[str]:
+    """Return the processes and numbers of the tasks that have begun, or ended."""
+    return sorted(file.name.removeprefix(f"{state} ") for file in kernel.folder.glob(f"{state} *"))
+
+
+def are_over(kernel: Kernel, begun: list[str]) -> bool:
+    """Wait until each of the tasks has ended, or its process is gone."""
+
+    def over() -> bool:
+        ended = tasks(kernel, "ended")
+        return all(task in ended or not psutil.pid_exists(int(task.split()[0])) for task in begun)
+
+    return kernel.receive(over, timeout=10)
 
 
 @pytest.mark.parametrize("options", ["", ", progress=True", ", ordered=False"])
 def test_an_interrupted_map_keeps_what_is_finished(kernel: Kernel, options: str) -> None:
-    pids = interrupt(kernel, f"pmap(sleeps, range(6), chunksize=1{options})")
-    assert gone(pids)
+    begun = interrupt(kernel, f"pmap(sleeps, range(6), chunksize=1{options})")
+    assert are_over(kernel, begun)
     assert (
         kernel.run("last_run().results[0], last_run().completed, last_run().cancelled").result
         == "('finished', 1, True)"
@@ -55,22 +67,22 @@ def test_an_interrupted_map_keeps_what_is_finished(kernel: Kernel, options: str)
 
 
 def test_an_interrupted_map_over_a_generator(kernel: Kernel) -> None:
-    pids = interrupt(kernel, "pmap(sleeps, iter(range(6)), chunksize=1)")
-    assert gone(pids)
+    begun = interrupt(kernel, "pmap(sleeps, iter(range(6)), chunksize=1)")
+    assert are_over(kernel, begun)
     assert kernel.run("last_run().results[0]").result == "'finished'"
     assert kernel.run("pmap(abs, iter([-1, -2]))").result == "[1, 2]"
 
 
 def test_waiting_can_be_interrupted_while_the_run_goes_on(kernel: Kernel) -> None:
-    pids = interrupt(kernel, "run = pmap_async(sleeps, range(3), chunksize=1); run.result()")
+    begun = interrupt(kernel, "run = pmap_async(sleeps, range(3), chunksize=1); run.result()")
     assert kernel.run("run.done, run.cancel(), run.wait(), run.done").result == "(False, True, None, True)"
-    assert gone(pids)
+    assert are_over(kernel, begun)
 
 
 def test_a_pool_is_usable_after_an_interrupt(kernel: Kernel) -> None:
     kernel.run("pool = Pool(2)")
-    pids = interrupt(kernel, "pool.map(sleeps, range(4), chunksize=1)")
-    assert gone(pids)
+    begun = interrupt(kernel, "pool.map(sleeps, range(4), chunksize=1)")
+    assert are_over(kernel, begun)
     assert kernel.run("pool.map(abs, [-1, -2])").result == "[1, 2]"
     interrupt(kernel, "pool.apply(sleeps, (1,))", begun=1)
     kernel.run("pool.terminate(); pool.join()")
