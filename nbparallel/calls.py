@@ -5,18 +5,42 @@ One `Calls` per executor or pool is a run without an end, to which each call add
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import itertools
+import math
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
-from nbparallel.engine.interrupts import deferred
 from nbparallel.engine.work import Backend, Failure, Payload, next_number
 from nbparallel.failures import exception_of, task_error
+from nbparallel.interrupts import WAIT_SECONDS, deferred
+
+
+class _Future(Future[Any]):
+    """One that is waited for in pieces."""
+
+    def result(self, timeout: float | None = None) -> Any:
+        try:
+            self._wait(timeout)
+            return super().result(0)
+        finally:
+            del self  # as in the base class: an error's traceback must not lead back to the future that holds it
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self._wait(timeout)
+        return super().exception(0)
+
+    def _wait(self, timeout: float | None) -> None:
+        limit = math.inf if timeout is None else time.monotonic() + timeout
+        while not self.done() and (left := limit - time.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError, CancelledError):
+                super().exception(min(left, WAIT_SECONDS))
 
 
 class _Call:
@@ -26,7 +50,7 @@ class _Call:
         self.function = function
         self.item = item
         self.prepared = prepared
-        self.future: Future[Any] = Future()
+        self.future = _Future()
         self.context = contextvars.copy_context()
 
 

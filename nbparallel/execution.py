@@ -18,17 +18,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
 
-from nbparallel.engine.interrupts import deferred
 from nbparallel.engine.work import Backend, Failure, Payload, next_number
 from nbparallel.errors import TaskError
 from nbparallel.failures import exception_of, task_error
 from nbparallel.inputs import Input, IteratorInput
+from nbparallel.interrupts import WAIT_SECONDS, deferred
 from nbparallel.serialize import name_of
 
 #: For so long, in seconds, items of an input that is pulled are gathered, to be handed over together.
 PULL_SECONDS = 0.001
-# On Windows a lock that is waited for without a limit can't be interrupted.
-_WAIT_SECONDS = 0.1 if sys.platform == "win32" else None
 
 
 class Execution:
@@ -230,7 +228,7 @@ class Execution:
                     return False
                 ends = [each - now for each in (limit, next_beat) if each is not None]
                 with contextlib.suppress(queue.Empty):
-                    bell.get(timeout=min([*ends, *([_WAIT_SECONDS] if _WAIT_SECONDS else [])], default=None))
+                    bell.get(timeout=min(WAIT_SECONDS, *ends))
         finally:
             self._bells.remove(bell)
             self._print()

@@ -17,6 +17,7 @@ PACKAGE = Path(nbparallel.__file__).parent
 #: Rooms and modules in the order in which they may import: each only what stands before it, or its own room.
 ORDER = [
     "errors",
+    "interrupts",
     "machine",
     "serialize",
     "engine",

@@ -27,12 +27,12 @@ from nbparallel.backends.shipping import Shipping
 from nbparallel.backends.slots import SlotsBackend
 from nbparallel.engine import actions, environment, streams, worker
 from nbparallel.engine.connection import input_failure, load_failure, load_values
-from nbparallel.engine.interrupts import held_back
 from nbparallel.engine.page import BYTES, CHUNK, TASK, Page, skip_slot
 from nbparallel.engine.relay import is_first
 from nbparallel.engine.wire import Channel, Message
 from nbparallel.engine.work import Payload, Work
 from nbparallel.errors import BackendUnavailable
+from nbparallel.interrupts import held_back
 from nbparallel.machine import blas_environment, blas_threads_per_worker
 from nbparallel.serialize import Unit, dumps_data, is_alive, start_afresh
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nbparallel.backends import local
-from nbparallel.engine.interrupts import deferred
 from nbparallel.engine.work import Failure, Work, settle
+from nbparallel.interrupts import deferred
 
 
 class SerialBackend:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from nbparallel import interrupts
 from nbparallel.engine import actions, scheduler
 from nbparallel.engine.work import Failure, Gate, Payload, Work, settle
 
@@ -93,7 +94,7 @@ class SlotsBackend(ABC):
             self._perform([])
         for thread in list(self._threads):
             if wait and thread is not threading.current_thread():
-                thread.join()
+                interrupts.join(thread)
 
     def _settle(
         self, work: Work, first: int, values: Sequence[Any], failures: dict[int, Failure], seconds: float

@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from nbparallel import interrupts
 from nbparallel.engine import actions, environment, scheduler
 from nbparallel.engine.connection import Connection, Initializer, input_failure, load_failure, load_values
 from nbparallel.engine.limits import Limits, Verdict
@@ -136,7 +137,7 @@ class Engine:
                     self._perform(self._scheduler.cancel(work.number, abort=False))
             self._wake()
         if wait and threading.current_thread() is not self._thread:
-            self._thread.join()
+            interrupts.join(self._thread)
 
     @property
     def pids(self) -> list[int]:

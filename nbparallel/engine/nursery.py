@@ -18,7 +18,7 @@ import sys
 import threading
 from typing import Any
 
-from nbparallel.engine import interrupts
+from nbparallel import interrupts
 
 ENTRY = "import sys; sys.path.append(sys.argv[1]); from nbparallel.engine.nursery import main; main(int(sys.argv[2]))"
 
@@ -127,11 +127,10 @@ def main(control_fd: int) -> None:
     """Serve requests until the parent closes the connection or dies."""
     import ast
 
-    import dill._dill
-
     from nbparallel.engine import worker
+    from nbparallel.serialize.lazy import dill_module
 
-    assert dill._dill
+    dill_module()
     control = socket.socket(fileno=control_fd)
     interrupts.ignore()
     wake_read, wake_write = os.pipe()

@@ -25,7 +25,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import IO, Protocol
 
-from nbparallel.engine import interrupts, nursery, pipes
+from nbparallel import interrupts
+from nbparallel.engine import nursery, pipes
 from nbparallel.engine.page import Page
 
 START_METHODS = ("forkserver", "spawn", "fork") if hasattr(os, "fork") else ("spawn",)

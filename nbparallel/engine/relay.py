@@ -13,8 +13,8 @@ import sys
 import threading
 from collections import deque
 
-from nbparallel.engine.interrupts import uncut
 from nbparallel.engine.wire import Channel
+from nbparallel.interrupts import uncut
 
 #: The task that runs, and its run; -1 outside of one.
 task = -1

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from nbparallel.engine.interrupts import uncut
+from nbparallel.interrupts import uncut
 
 Buffer = bytes | bytearray | memoryview
 Message = tuple[Any, list[bytearray]]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from nbparallel.engine.interrupts import deferred
+from nbparallel.interrupts import deferred
 
 _numbers = itertools.count(1)
 

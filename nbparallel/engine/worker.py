@@ -21,7 +21,8 @@ import types
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from nbparallel.engine import environment, interrupts, relay, streams
+from nbparallel import interrupts
+from nbparallel.engine import environment, relay, streams
 from nbparallel.engine.page import CHUNK, STARTED, TASK, Page, skip_slot
 from nbparallel.engine.wire import Buffer, Channel
 from nbparallel.serialize import call_initializer, dumps_result, forget, load_unit, loads, receive, start_afresh

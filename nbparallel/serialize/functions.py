@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from nbparallel.serialize import initial, modules, references, tracker
+from nbparallel.serialize.lazy import dill_module
 
 if TYPE_CHECKING:
     from nbparallel.serialize.pickler import Pickler
@@ -114,10 +115,7 @@ def annotations_of(obj: Any) -> dict[str, Any]:
 def make_function(
     code: types.CodeType, namespace: dict[str, Any], name: str, closure: Any, key: str
 ) -> types.FunctionType:
-    # dill._dill is heavy (some 30 ms): only a process that really rebuilds a function pays for it.
-    from dill._dill import _create_function
-
-    function: types.FunctionType = _create_function(code, namespace, name, None, closure)
+    function: types.FunctionType = dill_module()._create_function(code, namespace, name, None, closure)
     return tracker.adopt(function, key)  # type: ignore[no-any-return]
 
 

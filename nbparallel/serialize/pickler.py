@@ -35,6 +35,7 @@ from nbparallel.serialize import (
     tracker,
 )
 from nbparallel.serialize.functions import Reduction
+from nbparallel.serialize.lazy import dill_module
 
 #: Buffers smaller than this stay in the stream: a segment of its own costs more than copying a few pages.
 OUT_OF_BAND_BYTES = 16 * 1024
@@ -73,19 +74,15 @@ class _Recorder:
 
 
 def _by_dill(pickler: Pickler, obj: Any) -> Reduction:
-    from dill._dill import Pickler as DillPickler
-
     recorder = _Recorder()
-    DillPickler.dispatch[type(obj)](recorder, obj)
+    dill_module().Pickler.dispatch[type(obj)](recorder, obj)
     return NotImplemented if recorder.reduction is None else recorder.reduction
 
 
 def _by_dill_as(family: type) -> Callable[[Pickler, Any], Reduction]:
     def reduce(pickler: Pickler, obj: Any) -> Reduction:
-        from dill._dill import Pickler as DillPickler
-
         recorder = _Recorder()
-        DillPickler.dispatch[family](recorder, obj)
+        dill_module().Pickler.dispatch[family](recorder, obj)
         state = getattr(obj, "__dict__", None) or None
         return NotImplemented if recorder.reduction is None else (*recorder.reduction, state)
 

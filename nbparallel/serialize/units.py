@@ -21,6 +21,7 @@ from typing import Any
 
 from nbparallel.serialize import functions, initial, modules, references, tracker
 from nbparallel.serialize.functions import Reduction
+from nbparallel.serialize.lazy import dill_module
 from nbparallel.serialize.pickler import (
     Buffer,
     Pickler,
@@ -277,9 +278,7 @@ def loads_unit(segments: Sequence[Buffer]) -> Any:
         if registry == "copyreg":
             copyreg.dispatch_table[cls] = reducer
         else:
-            from dill._dill import Pickler as DillPickler
-
-            DillPickler.dispatch[cls] = reducer
+            dill_module().Pickler.dispatch[cls] = reducer
     return obj
 
 

@@ -19,6 +19,10 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+#: A wait is made of pieces no longer than this, in seconds: an interrupt that arrives just as a lock begins to wait is
+#: only acted on when it ends (Python looks for signals before, the system's wait does not), and on Windows any is.
+WAIT_SECONDS = 0.1
+
 _SIGINT = int(_signal.SIGINT)
 
 
@@ -39,7 +43,7 @@ class _Deferred:
             handler = _signal.getsignal(_SIGINT)
             # A handler that Python did not install can't be put back; one that is no function does not raise.
             if callable(handler):
-                self._handler = handler
+                self._handler, self._pending = handler, False
                 _signal.signal(_SIGINT, self._note)
         self._depth += 1
 
@@ -49,9 +53,9 @@ class _Deferred:
         self._depth -= 1
         if self._depth == 0 and self._handler is not None:
             handler, self._handler = self._handler, None
-            pending, self._pending = self._pending, False
-            _signal.signal(_SIGINT, handler)
-            if pending:
+            _signal.signal(_SIGINT, handler)  # from here on one raises by itself; those before were noted
+            if self._pending:
+                self._pending = False
                 handler(_SIGINT, None)
 
     @contextlib.contextmanager
@@ -71,6 +75,12 @@ class _Deferred:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._pending = True
+
+
+def join(thread: threading.Thread) -> None:
+    """Wait for a thread's end, in pieces."""
+    while thread.is_alive():
+        thread.join(WAIT_SECONDS)
 
 
 @contextlib.contextmanager
