@@ -120,6 +120,6 @@ def test_a_worker_loads_only_its_half() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = ast.literal_eval(done.stdout)
-    allowed = ("nbparallel.engine", "nbparallel.serialize", "nbparallel.machine")
+    allowed = ("nbparallel.engine", "nbparallel.serialize", "nbparallel.machine", "nbparallel.interrupts")
     assert [name for name in loaded if not name.startswith(allowed)] == []
     assert "nbparallel.engine.manager" not in loaded
