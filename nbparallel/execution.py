@@ -228,7 +228,7 @@ class Execution:
                     return False
                 ends = [each - now for each in (limit, next_beat) if each is not None]
                 with contextlib.suppress(queue.Empty):
-                    bell.get(timeout=min(WAIT_SECONDS, *ends))
+                    bell.get(timeout=min([WAIT_SECONDS, *ends]))
         finally:
             self._bells.remove(bell)
             self._print()
