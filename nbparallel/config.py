@@ -5,11 +5,13 @@ Read by the front at each call; written by `configure` and by ``%config NBParall
 
 from __future__ import annotations
 
+import numbers
 import operator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from nbparallel import backends
+from nbparallel.engine import memory
 from nbparallel.engine.process import START_METHODS
 from nbparallel.machine import effective_cores
 
@@ -25,12 +27,16 @@ class Settings:
         backend: where tasks go.
         start_method: how worker processes start.
         progress: whether maps show a bar; ``"auto"`` where somebody looks, for runs over half a second.
+        memory_pause: the share of the memory above which tasks begin one at a time; False for never.
+        memory_stop: the share above which the largest worker is ended; False for never.
     """
 
     workers: int | None = None
     backend: str = "processes"
     start_method: str = START_METHODS[0]
     progress: Progress = "auto"
+    memory_pause: float | Literal[False] = memory.Thresholds.pause or False
+    memory_stop: float | Literal[False] = memory.Thresholds.stop or False
 
 
 _settings = Settings()
@@ -46,6 +52,8 @@ def configure(
     backend: str | None = None,
     start_method: str | None = None,
     progress: Progress | None = None,
+    memory_pause: float | Literal[False] | None = None,
+    memory_stop: float | Literal[False] | None = None,
 ) -> Settings:
     """Set the defaults of this notebook; ``%config NBParallel`` is the same.
 
@@ -54,13 +62,18 @@ def configure(
         backend: where tasks go, such as ``"processes"``, ``"threads"`` or ``"serial"``.
         start_method: ``"forkserver"``, ``"spawn"`` or ``"fork"``, where the system has it.
         progress: whether a bar is shown: True, False or ``"auto"``.
+        memory_pause: while more than this share of the machine's or container's memory is used (0.85 at first),
+            tasks begin one at a time, which is said; ``False`` for never. It is for worker processes, also of maps
+            that run already.
+        memory_stop: above this share (0.95 at first) the largest worker is ended, before the system ends the kernel;
+            its task fails with `WorkerCrashed`. ``False`` for never.
 
     Returns:
         The defaults now in force. What is `None` stays as it was, so ``configure()`` only shows them.
 
     Raises:
         ValueError: a value is not one of those possible; nothing was changed.
-        TypeError: `workers` is no whole number.
+        TypeError: `workers` is no whole number, or a share of the memory is no number.
 
     Example:
         >>> configure(start_method="spawn").start_method
@@ -76,7 +89,17 @@ def configure(
         changes["start_method"] = check_start_method(start_method)
     if progress is not None:
         changes["progress"] = check_progress(progress)
-    _settings = replace(_settings, **changes)
+    if memory_pause is not None:
+        changes["memory_pause"] = check_share(memory_pause, "memory_pause")
+    if memory_stop is not None:
+        changes["memory_stop"] = check_share(memory_stop, "memory_stop")
+    settings = replace(_settings, **changes)
+    if settings.memory_pause and settings.memory_stop and settings.memory_pause > settings.memory_stop:
+        raise ValueError(
+            f"memory_pause ({settings.memory_pause}) must not be above memory_stop ({settings.memory_stop})"
+        )
+    memory.set_thresholds(memory.Thresholds(settings.memory_pause or None, settings.memory_stop or None))
+    _settings = settings
     return _settings
 
 
@@ -105,6 +128,17 @@ def check_start_method(start_method: str) -> str:
     if start_method not in START_METHODS:
         raise ValueError(f"unknown start method {start_method!r}; this system has: {', '.join(START_METHODS)}")
     return start_method
+
+
+def check_share(share: Any, what: str) -> float | Literal[False]:
+    """Return a share of the memory, False for none, or raise what a wrong one deserves."""
+    if share is False:
+        return False
+    if isinstance(share, bool) or not isinstance(share, numbers.Real):
+        raise TypeError(f"{what} must be a share of the memory such as 0.9, or False, not {share!r}")
+    if not 0 < float(share) <= 1:
+        raise ValueError(f"{what} must be a share of the memory, above 0 and at most 1, not {share!r}")
+    return float(share)
 
 
 def check_progress(progress: Any) -> Progress:

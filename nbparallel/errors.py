@@ -112,16 +112,34 @@ class WorkerCrashed(TaskError, BrokenProcessPool):
     Attributes:
         pid: the worker's process id.
         exitcode: its exit code, negative for a signal (as ``multiprocessing.Process.exitcode``); ``None`` if unknown.
+        memory: what the worker held, in bytes: at most, where the system tells, else when it was last looked at
+            (several times a second); ``None`` if it died before.
+        memory_used: what all programs held of `memory_limit` at that time.
+        memory_limit: the machine's memory, or what the container may hold.
     """
 
-    def __init__(self, message: str, *, pid: int | None = None, exitcode: int | None = None, **known: Any) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        pid: int | None = None,
+        exitcode: int | None = None,
+        memory: int | None = None,
+        memory_used: int | None = None,
+        memory_limit: int | None = None,
+        **known: Any,
+    ) -> None:
         super().__init__(message, **known)
         self.pid = pid
         self.exitcode = exitcode
+        self.memory = memory
+        self.memory_used = memory_used
+        self.memory_limit = memory_limit
 
     def __reduce__(self) -> Any:
         build, (message, state) = super().__reduce__()
-        return (build, (message, {**state, "pid": self.pid, "exitcode": self.exitcode}))
+        own = ("pid", "exitcode", "memory", "memory_used", "memory_limit")
+        return (build, (message, {**state, **{name: getattr(self, name) for name in own}}))
 
 
 class TaskTimeout(TaskError, TimeoutError):

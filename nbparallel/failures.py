@@ -9,8 +9,10 @@ import signal
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from nbparallel.engine.memory import in_use
 from nbparallel.engine.work import Failure
 from nbparallel.errors import SerializationError, TaskError, TaskTimeout, WorkerCrashed, short_repr
+from nbparallel.machine import human_size
 from nbparallel.serialize import DYNAMIC_LOOKUPS, global_names, name_of
 
 
@@ -40,9 +42,10 @@ def task_error(failure: Failure, function: Callable[..., Any], style: str, index
         if failure.pid is None:
             reason = failure.message or "no worker is there to run it"
             return WorkerCrashed(f"{what} was not run: {reason}", **known)
-        message = f"{what}: the worker {_how_it_ended(failure)} while it ran this task"
-        if failure.exitcode == -signal_number("SIGKILL"):
-            message += ". Nothing in Python does that: most often the system was short of memory"
+        message = f"{what}: the worker {_how_it_ended(failure)} while it ran this task{_how_much_memory(failure)}"
+        if failure.memory is not None:
+            known["memory"] = failure.memory.worker
+            known["memory_used"], known["memory_limit"], _ = failure.memory.use
         return WorkerCrashed(message, pid=failure.pid, exitcode=failure.exitcode, **known)
     error = failure.error
     told = f"{what}: {failure.type}: {failure.message}"
@@ -87,6 +90,8 @@ def signal_number(name: str) -> int:
 
 def _how_it_ended(failure: Failure) -> str:
     code = failure.exitcode
+    if failure.memory is not None and failure.memory.above is not None:
+        return f"with pid {failure.pid} was ended to keep the memory from running out,"
     if code is None:
         return f"with pid {failure.pid} was lost"
     if code < 0:
@@ -96,6 +101,23 @@ def _how_it_ended(failure: Failure) -> str:
             name = f"signal {-code}"
         return f"with pid {failure.pid} was killed by {name}"
     return f"with pid {failure.pid} ended with exit code {code}"
+
+
+def _how_much_memory(failure: Failure) -> str:
+    """Return what is said of the memory, where the death may come of it."""
+    known = failure.memory
+    if known is None or not (known.above or failure.exitcode in (-signal_number("SIGKILL"), *_WINDOWS_MEMORY)):
+        return ""
+    held = "not looked at before" if known.worker is None else human_size(known.worker)
+    figures = f"Its memory was {held}; {in_use(known.use)}"
+    if known.above is not None:
+        return f". {figures}, more than {known.above:.0%} (configure(memory_stop=...)). {_LESS_MEMORY}"
+    return f". Nothing in Python does that: most often the system was short of memory. {figures}. {_LESS_MEMORY}"
+
+
+_LESS_MEMORY = "Fewer workers, smaller inputs or smaller chunks need less."
+# ntstatus.h: STATUS_NO_MEMORY, STATUS_COMMITMENT_LIMIT. Windows has no signals, and fails what asks for memory.
+_WINDOWS_MEMORY = (0xC0000017, 0xC000012D)
 
 
 def _looks_up_names(function: Callable[..., Any]) -> bool:

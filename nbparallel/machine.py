@@ -18,14 +18,17 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 __all__ = [
     "BLAS_VARIABLES",
+    "MemoryUse",
     "Resources",
     "blas_environment",
     "blas_threads_per_worker",
     "effective_cores",
+    "human_size",
+    "memory_use",
     "resources",
 ]
 
@@ -50,6 +53,19 @@ class _Bound(NamedTuple):
 
     amount: float
     reason: str
+
+
+class MemoryUse(NamedTuple):
+    """How full one limit on memory is: `used` of `limit` bytes; `reason` says in words what limits."""
+
+    used: int
+    limit: int
+    reason: str
+
+    @property
+    def share(self) -> float:
+        """Return the used part of the limit, 1 where nothing is left."""
+        return self.used / self.limit
 
 
 class _Group(NamedTuple):
@@ -88,8 +104,8 @@ class Resources:
     shared_memory_free: int | None
 
     def __repr__(self) -> str:
-        free, limit = _gib(self.memory_available), _gib(self.memory_limit)
-        shared = "no /dev/shm" if self.shared_memory_free is None else f"{_gib(self.shared_memory_free)} free"
+        free, limit = human_size(self.memory_available), human_size(self.memory_limit)
+        shared = "no /dev/shm" if self.shared_memory_free is None else f"{human_size(self.shared_memory_free)} free"
         return (
             f"cores          {self.cores} of {self.host_cores} ({self.reason})\n"
             f"memory         {free} free of {limit} ({self.memory_reason})\n"
@@ -115,7 +131,7 @@ def resources(*, root: str = "/", environ: Mapping[str, str] | None = None) -> R
         >>> resources()  # doctest: +SKIP
         cores          1 of 64 (cgroup v2 quota 1.0 in /kubepods/pod42)
         memory         1.6 GiB free of 2.0 GiB (cgroup v2 limit in /kubepods/pod42)
-        shared memory  0.1 GiB free
+        shared memory  64 MiB free
     """
     environ = os.environ if environ is None else environ
     if root == "/":
@@ -248,13 +264,44 @@ def _quota(root: str) -> _Bound | None:
 # ---- memory
 
 
+def memory_use(held: Callable[[int], int], *, root: str = "/", environ: Mapping[str, str] | None = None) -> MemoryUse:
+    """Read how full the fullest limit on memory is: the machine's own size, a control group's, or `MEM_LIMIT`.
+
+    Args:
+        held: returns what is held of `MEM_LIMIT`, which is its argument: it is nowhere to be read.
+        root: the directory that stands for `/`; tests give their own.
+        environ: where `MEM_LIMIT` is looked up; `os.environ` by default.
+    """
+    uses = _memory_uses(root)
+    limit = _memory_variable(os.environ if environ is None else environ)
+    if limit is not None:
+        uses.append(MemoryUse(held(int(limit.amount)), int(limit.amount), limit.reason))
+    return max(uses, key=lambda use: use.share)
+
+
 def _memory(root: str, environ: Mapping[str, str]) -> tuple[int, _Bound, int]:
-    """Return the machine's memory, the tightest limit on it, and what is free under both, in bytes."""
+    """Return the machine's memory, the tightest limit on it, and what is free under all of them, in bytes."""
+    uses = _memory_uses(root)
+    bounds = [_Bound(use.limit, use.reason) for use in uses]
+    available = min(use.limit - use.used for use in uses)
+    limit = _memory_variable(environ)
+    if limit is not None:
+        bounds.append(limit)
+        available = min(available, int(limit.amount))
+    return uses[0].limit, min(bounds, key=lambda bound: bound.amount), max(0, available)
+
+
+def _memory_variable(environ: Mapping[str, str]) -> _Bound | None:
+    limit = _positive(environ.get("MEM_LIMIT", ""))
+    return None if limit is None else _Bound(limit, f"MEM_LIMIT={environ['MEM_LIMIT'].strip()}")
+
+
+def _memory_uses(root: str) -> list[MemoryUse]:
+    """Return how full the machine's memory is, and each control group's with a limit below that."""
     import psutil
 
     machine = psutil.virtual_memory()
-    bounds = [_Bound(machine.total, "all memory of the machine")]
-    available = machine.available
+    uses = [MemoryUse(machine.total - machine.available, machine.total, "all memory of the machine")]
     for group in _groups(root, "memory"):
         # v1 names no limit by a number near 2**63, which the machine's total undercuts.
         size, used, cached = (
@@ -264,16 +311,11 @@ def _memory(root: str, environ: Mapping[str, str]) -> tuple[int, _Bound, int]:
         )
         limit = _positive(group.read(size))
         if limit is not None and limit < machine.total:
-            bounds.append(_Bound(limit, f"cgroup v{group.version} limit in {group.name}"))
             # Idle file pages count as used but go at the first need: kubelet's working set omits them too.
             statistics = dict(line.partition(" ")[::2] for line in group.read("memory.stat").splitlines())
             held = (_positive(group.read(used)) or 0) - (_positive(statistics.get(cached, "")) or 0)
-            available = min(available, int(limit - max(0, held)))
-    limit = _positive(environ.get("MEM_LIMIT", ""))
-    if limit is not None:
-        bounds.append(_Bound(limit, f"MEM_LIMIT={environ['MEM_LIMIT'].strip()}"))
-        available = min(available, int(limit))
-    return machine.total, min(bounds, key=lambda bound: bound.amount), max(0, available)
+            uses.append(MemoryUse(max(0, int(held)), int(limit), f"cgroup v{group.version} limit in {group.name}"))
+    return uses
 
 
 def _shared_memory_free(root: str) -> int | None:
@@ -349,5 +391,6 @@ def _positive(text: str) -> float | None:
     return number if 0 < number < math.inf else None
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"
+def human_size(size: int) -> str:
+    """Return a number of bytes for people to read."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

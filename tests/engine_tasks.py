@@ -260,3 +260,22 @@ def exit_at_once() -> None:
 
 def draw(_: Any) -> float:
     return random.random()
+
+
+# ---- memory ----
+
+
+def fill_and_die(count: int) -> None:
+    held = bytearray(count)
+    os.kill(os.getpid(), signal.SIGKILL)
+    del held
+
+
+def hold(item: tuple[str, str]) -> str:
+    """Say by a file that it has begun, with the worker's pid, and wait for another."""
+    folder, name = item
+    path = Path(folder, f"{name} has begun")
+    path.with_suffix(".new").write_text(str(os.getpid()))
+    os.rename(path.with_suffix(".new"), path)
+    wait_for(os.path.join(folder, f"{name} may end"))
+    return name

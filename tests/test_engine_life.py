@@ -59,6 +59,7 @@ def test_forks_draw_different_numbers(engine, tmp_path):
 
 def test_an_idle_engine_rests(engine, tmp_path):
     workers = [psutil.Process(pid) for pid in pids_of(engine, 2, tmp_path / "two")]
+    until(lambda: engine._guard.asleep, "it has looked at the memory for the last time")
     turned = threading.Event()
     select = engine._selector.select
     engine._selector.select = lambda timeout=None: (turned.set(), select(timeout))[1]

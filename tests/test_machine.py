@@ -256,6 +256,23 @@ class TestMemory:
         files = {"memory.max": str(GIB), "memory.current": str(2 * GIB)}
         assert module.resources(root=tree("0::/\n", [V2], files), environ={}).memory_available == 0
 
+    def test_how_full_it_is_by_the_fullest_limit(self, tree):
+        use = module.memory_use(lambda limit: 0, root=tree("0::/\n", [], {}), environ={})
+        assert use == (6 * GIB, 16 * GIB, "all memory of the machine")
+        assert use.share == 6 / 16
+        files = {
+            "a/memory.max": str(4 * GIB),
+            "a/memory.current": str(3 * GIB),
+            "a/memory.stat": f"inactive_file {GIB}\n",
+            "memory.max": str(8 * GIB),
+            "memory.current": str(5 * GIB),
+        }
+        root = tree("0::/a\n", [V2], files)
+        assert module.memory_use(lambda limit: 0, root=root, environ={}) == (5 * GIB, 8 * GIB, "cgroup v2 limit in /")
+        asked = []
+        use = module.memory_use(lambda limit: asked.append(limit) or 9, root=root, environ={"MEM_LIMIT": "10"})
+        assert (use, asked) == ((9, 10, "MEM_LIMIT=10"), [10])
+
     def test_shared_memory(self, tmp_path):
         assert module.resources(root=str(tmp_path), environ={}).shared_memory_free is None
         if hasattr(os, "statvfs"):

@@ -460,7 +460,7 @@ def test_config_lists_the_settings(shell: InteractiveShell, capsys: pytest.Captu
     nbparallel.configure(workers=7)
     shell.run_line_magic("config", "NBParallel")
     shown = capsys.readouterr().out
-    for name in ("workers", "backend", "start_method", "progress"):
+    for name in ("workers", "backend", "start_method", "progress", "memory_pause", "memory_stop"):
         assert f"NBParallel.{name}=" in shown
     assert "Current: 7" in shown
 
@@ -474,6 +474,8 @@ def test_config_lists_the_settings(shell: InteractiveShell, capsys: pytest.Captu
         ("backend", None, "NBParallel.backend can't be None"),
         ("start_method", "teleport", "NBParallel.start_method: unknown start method 'teleport'"),
         ("progress", "yes", "NBParallel.progress: progress must be True, False or 'auto', not 'yes'"),
+        ("memory_pause", 85, "NBParallel.memory_pause: memory_pause must be a share of the memory, above 0"),
+        ("memory_stop", 0.5, "NBParallel.memory_stop: memory_pause (0.85) must not be above memory_stop (0.5)"),
     ],
 )
 def test_a_wrong_setting_is_refused(name: str, value: Any, said: str, shell: InteractiveShell) -> None:

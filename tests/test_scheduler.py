@@ -745,3 +745,58 @@ def test_the_last_chunk_withdrawn_finishes_the_run():
     scheduler = with_workers(1)
     submitted(scheduler, 1)
     assert scheduler.withdrawn(0, 0) == [Finish(RUN)]
+
+
+# ---- while memory is short ----
+
+
+def test_while_memory_is_short_one_chunk_is_under_way_at_a_time():
+    scheduler = with_workers(3)
+    assert scheduler.memory(short=True) == []
+    assert tasks(submitted(scheduler, 6, width=3)) == [0]
+    assert scheduler.progress(0, 0, []) == []
+    assert tasks(scheduler.done(0, 0, 1, 1e-6)) == [1], "and none is sent ahead"
+    assert tasks(scheduler.memory(short=False)) == [2, 3]
+    assert tasks(scheduler.done(0, 1, 1, 1.0)) == [4]
+
+
+def test_what_is_under_way_when_memory_becomes_short_goes_on():
+    scheduler = with_workers(2)
+    assert tasks(submitted(scheduler, 4, width=2)) == [0, 1]
+    assert scheduler.memory(short=True) == []
+    assert scheduler.done(0, 0, 1, 1.0) == []
+    assert tasks(scheduler.done(1, 1, 1, 1.0)) == [2]
+
+
+def test_while_memory_is_short_no_worker_is_started_beside_another():
+    scheduler = Scheduler()
+    assert submitted(scheduler, 5, width=3) == [Start(3)]
+    scheduler.memory(short=True)
+    assert scheduler.start_failed() == []
+    assert scheduler.start_failed() == []
+    scheduler.started(0)
+    assert tasks(scheduler.ready(0)) == [0]
+    assert others(scheduler.lost(0, chunk=0, running=0, pid=7)) == [Crashed(RUN, 0, 7, None), Start(1)]
+    scheduler.started(1)
+    assert scheduler.memory(short=False) == [Start(2)]
+
+
+def test_memory_is_back_though_nothing_waits():
+    scheduler = with_workers(2)
+    scheduler.memory(short=True)
+    assert scheduler.memory(short=False) == []
+    assert tasks(submitted(scheduler, 2, width=2)) == [0, 1]
+
+
+def test_idle_workers_that_hold_much_go_while_memory_is_short_and_busy_ones_stay():
+    scheduler = with_workers(3)
+    assert tasks(submitted(scheduler, 1)) == [0]
+    assert scheduler.memory(short=True, heavy=[0, 1, 99]) == [Stop(1)]
+    assert scheduler.workers == [0, 2]
+
+
+def test_the_last_worker_may_go_for_its_memory_and_is_replaced():
+    scheduler = with_workers(1)
+    scheduler.memory(short=True, heavy=[0])
+    assert scheduler.workers == []
+    assert submitted(scheduler, 3, width=2) == [Start(1)]

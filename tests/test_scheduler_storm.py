@@ -76,6 +76,7 @@ class Events(RuleBasedStateMachine):
         self.stopped: set[int] = set()  # told to go while they were still starting
         self.to_start = 0
         self.next_worker = 0
+        self.short = False
         self.queue: deque[Action] = deque()
 
     # ---- performing actions ----
@@ -126,6 +127,7 @@ class Events(RuleBasedStateMachine):
         assert worker.ready
         assert not worker.dying
         assert not run.finished
+        assert not (self.short and self.busy()), "memory is short, and something is under way"
         assert 0 <= chunk.start < chunk.stop <= run.offered
         wanted = set(range(chunk.start, chunk.stop))
         assert wanted.isdisjoint(run.settled), "run twice"
@@ -235,6 +237,11 @@ class Events(RuleBasedStateMachine):
     @rule()
     def recycle(self):
         self.perform(self.scheduler.recycle())
+
+    @rule(short=st.booleans(), heavy=st.frozensets(st.integers(0, 9), max_size=3))
+    def look_at_memory(self, short, heavy):
+        self.short = short
+        self.perform(self.scheduler.memory(short=short, heavy=heavy))
 
     # ---- events from workers ----
 

@@ -14,7 +14,6 @@ import contextlib
 import functools
 import os
 import selectors
-import socket
 import threading
 import time
 from collections import deque
@@ -25,8 +24,10 @@ from nbparallel import interrupts
 from nbparallel.engine import actions, environment, scheduler
 from nbparallel.engine.connection import Connection, Initializer, input_failure, load_failure, load_values
 from nbparallel.engine.limits import Limits, Verdict
+from nbparallel.engine.memory import Guard
 from nbparallel.engine.process import WorkerProcess, prepare
 from nbparallel.engine.relay import is_first
+from nbparallel.engine.waker import Waker
 from nbparallel.engine.work import Failure, Gate, Work, settle
 from nbparallel.machine import blas_environment
 from nbparallel.serialize import Unit, dumps_data
@@ -75,14 +76,13 @@ class Engine:
         self._restless = False  # whether some worker must be looked at from time to time
         self._limits = Limits()
         self._verdicts: dict[int, Verdict] = {}  # by process id: why a worker is being ended
+        self._guard = Guard()
         self._closing = False
         self._no_start: Failure | None = None
         self._environment = environment.current()
         self._selector = selectors.DefaultSelector()
-        self._wake_read, self._wake_write = socket.socketpair()
-        self._wake_read.setblocking(False)
-        self._wake_write.setblocking(False)
-        self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
+        self._waker = Waker(self._selector)
+        self._wake = self._waker.wake
         self._thread = threading.Thread(target=self._main, name="nbparallel-manager", daemon=True)
         self._thread.start()
 
@@ -185,6 +185,7 @@ class Engine:
                 verdict = self._verdicts.pop(pid, None)
                 limit = None if verdict is None else verdict.limit
                 failure = Failure(None, "WorkerCrashed", "", pid=pid, exitcode=code, crashed=True, limit=limit)
+                failure.memory = self._guard.last_known(pid)
                 self._settle(self._works[run], index, [None], {index: failure}, 0.0)
             case actions.GiveUp(run):
                 why = self._no_start or Failure(None, "WorkerCrashed", "its workers end before they run anything")
@@ -222,7 +223,10 @@ class Engine:
         worker.put_units(units)
         worker.put_chunk(work, chunk, payload.function, segments)
         self._flush(worker)
-        if work.timeout is not None:
+        if self._guard.asleep:
+            self._guard.wake()
+            self._wake()
+        elif work.timeout is not None:
             self._wake()  # its time may be the next to look at
 
     def _settle(
@@ -255,15 +259,6 @@ class Engine:
 
     # ---- the thread ----
 
-    def _wake(self) -> None:
-        # Full: it is awake already. Closed: the thread has ended, after a shutdown.
-        with contextlib.suppress(OSError):
-            self._wake_write.send(b"\0")
-
-    def _woken(self, _: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._wake_read.recv(4096)
-
     def _main(self) -> None:
         try:
             self._serve()
@@ -272,8 +267,7 @@ class Engine:
             raise
         finally:
             self._selector.close()
-            self._wake_read.close()
-            self._wake_write.close()
+            self._waker.close()
 
     def _abandon(self, error: BaseException) -> None:
         """Fail all that is under way."""
@@ -306,6 +300,8 @@ class Engine:
                 if self._restless:
                     self._look_after_workers()
                 wait = self._end_those_over_their_limits()
+                left = self._look_at_memory()
+                wait = left if wait is None else min(wait, wait if left is None else left)
                 if self._closing and self._scheduler.idle:
                     for worker in self._workers.values():
                         self._stop(worker)
@@ -342,6 +338,28 @@ class Engine:
         if over or self._restless:
             wait = _LOOK_SECONDS if wait is None else min(wait, _LOOK_SECONDS)
         return wait
+
+    def _look_at_memory(self) -> float | None:
+        """Hold tasks back while memory is short, and end the largest worker when it is nearly used up.
+
+        Returns:
+            How long to wait at most until the next look, in seconds.
+        """
+        left = self._guard.seconds_left()
+        if left is None or left > 0:
+            return left
+        workers = {worker.process.pid: worker for worker in self._workers.values()}
+        active = any(self._chunk_of(worker) is not None for worker in workers.values())
+        look = self._guard.look(workers, active=active)
+        if active and look.news:
+            for work in self._works.values():
+                work.write(-1, 2, look.news)
+                self._lock.touch(work)
+        heavy = [workers[pid].number for pid in look.heavy]
+        self._perform(self._scheduler.memory(short=active and look.short, heavy=heavy))
+        if look.victim is not None:
+            workers[look.victim].process.kill()
+        return self._guard.seconds_left()
 
     def _chunk_of(self, worker: Connection) -> actions.Chunk | None:
         return self._scheduler.running_chunk(worker.number) if worker.number in self._scheduler.workers else None
@@ -463,6 +481,7 @@ class Engine:
                 if watched is not None:
                     self._selector.unregister(watched)
         process.close()
+        self._guard.ended(process.pid, process.peak)
         verdict = self._verdicts.get(process.pid)
         if worker.number in self._scheduler.workers:  # otherwise it was told to go
             # Ended for not reacting to an interrupt, or too late for the task that was over its limit.
@@ -470,3 +489,4 @@ class Engine:
                 self._scheduler.aborted(worker.number)
             self._perform(self._scheduler.lost(worker.number, **at, pid=process.pid, exitcode=code))
         self._verdicts.pop(process.pid, None)
+        self._guard.gone(process.pid)

@@ -23,9 +23,13 @@ from nbparallel import interrupts
 ENTRY = "import sys; sys.path.append(sys.argv[1]); from nbparallel.engine.nursery import main; main(int(sys.argv[2]))"
 
 # A request: one length, then the environment as a literal; with it come the descriptors of socket, page, standard
-# output, standard error and exit report. The answer is a pid; the exit report a code.
+# output, standard error and exit report. The answer is a pid; the exit report a code and the
+# most memory held, in bytes.
 _LENGTH = struct.Struct("=I")
 _NUMBER = struct.Struct("=q")
+_REPORT = struct.Struct("=qq")
+# Of `ru_maxrss`: getrusage(2) counts in KiB, macOS in bytes.
+_MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 _DESCRIPTORS = 5
 
 
@@ -86,22 +90,23 @@ class Nursery:
 
 
 class Child:
-    """A worker's exit, as reported by the nursery. `sentinel` becomes readable when it ends."""
+    """A worker's exit, as reported by the nursery. `sentinel` becomes readable when it ends; `peak` is its memory's."""
 
     def __init__(self, pid: int, report: int) -> None:
         self.pid = pid
         self.sentinel: int | None = report
         os.set_blocking(report, False)
+        self.peak: int | None = None
         self._code: int | None = None
 
     def poll(self) -> int | None:
         if self._code is None and self.sentinel is not None:
             try:
-                data = os.read(self.sentinel, _NUMBER.size)
+                data = os.read(self.sentinel, _REPORT.size)
             except BlockingIOError:
                 return None
             # No report: the nursery was killed, and its workers with it.
-            self._code = _NUMBER.unpack(data)[0] if len(data) == _NUMBER.size else -signal.SIGKILL
+            self._code, self.peak = _REPORT.unpack(data) if len(data) == _REPORT.size else (-signal.SIGKILL, None)
         return self._code
 
     def close(self) -> None:
@@ -182,7 +187,7 @@ def main(control_fd: int) -> None:
 def _reap(reports: dict[int, int]) -> None:
     while reports:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
         except ChildProcessError:
             return
         if pid == 0:
@@ -190,8 +195,16 @@ def _reap(reports: dict[int, int]) -> None:
         report = reports.pop(pid, None)
         if report is not None:
             with contextlib.suppress(BrokenPipeError):  # nobody is interested any more
-                os.write(report, _NUMBER.pack(os.waitstatus_to_exitcode(status)))
+                os.write(report, _REPORT.pack(os.waitstatus_to_exitcode(status), peak_of(usage)))
             os.close(report)
+
+
+def peak_of(usage: Any) -> int:
+    """Return the most memory that an ended process held, in bytes, shared pages included.
+
+    Not for one that was started by vfork and exec: the kernel counts its parent's memory too.
+    """
+    return int(usage.ru_maxrss) * _MAXRSS_BYTES
 
 
 def _become_worker(

@@ -43,6 +43,7 @@ class _Exit(Protocol):
 
     pid: int
     sentinel: int | None
+    peak: int | None
 
     def poll(self) -> int | None: ...
     def close(self) -> None: ...
@@ -111,6 +112,11 @@ class WorkerProcess:
                 time.sleep(min(left, 0.005))
         return self._code
 
+    @property
+    def peak(self) -> int | None:
+        """The most memory that it held, in bytes, once it has ended and where the system tells."""
+        return self._exit.peak
+
     def kill(self) -> None:
         if self.exitcode() is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -153,6 +159,8 @@ def _command() -> list[str]:
 
 
 class _Spawned:
+    peak: int | None = None  # see `nursery.peak_of`
+
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
         self.pid = process.pid
@@ -256,16 +264,18 @@ class _Forked:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.sentinel = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+        self.peak: int | None = None
         self._code: int | None = None
 
     def poll(self) -> int | None:
         if self._code is None:
             try:
-                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             except ChildProcessError:  # the user's own code waited for every child
                 self._code = 0
             else:
-                self._code = os.waitstatus_to_exitcode(status) if pid else None
+                if pid:
+                    self._code, self.peak = os.waitstatus_to_exitcode(status), nursery.peak_of(usage)
         return self._code
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ them. A task is always in exactly one place: waiting in its run's ranges, in a c
     ready                           Send(worker, chunk)     hand a chunk to a worker
     progress, done                  Stop(worker)            let an idle worker go (its tasks are used up)
     lost                        ─▶  Crashed(run, index, …)  a worker died while it ran this task
-    cancel, resize                  Abort(worker)           end a worker whose work is no longer wanted
+    cancel, recycle, memory         Abort(worker)           end a worker whose work is no longer wanted
                                     Skip(worker, run)       leave out what it has not begun of this run
                                     Finish(run)             nothing of the run is waiting or under way
                                     Hungry(run, count)      it could use so many more items
@@ -104,6 +104,7 @@ class Scheduler:
         self._next_chunk = 0
         self._starting = 0
         self._false_starts = 0
+        self._short = False  # of memory
 
     # ---- events from the front ----
 
@@ -307,6 +308,21 @@ class Scheduler:
             known.recycled = True
         return self._assign()
 
+    def memory(self, *, short: bool, heavy: Iterable[int] = ()) -> list[Action]:
+        """Memory is short, or no longer: while it is, one chunk is under way at a time.
+
+        Args:
+            short: which.
+            heavy: workers that hold much of it: those that are idle go.
+        """
+        if not short and not self._short:
+            return []
+        self._short = short
+        for known in map(self._workers.get, heavy):
+            if known is not None and not known.chunks:
+                known.recycled = True
+        return self._assign()
+
     # ---- what is known ----
 
     @property
@@ -345,6 +361,8 @@ class Scheduler:
 
     def _has_room(self, worker: _Worker) -> bool:
         if not worker.ready or worker.leaving:
+            return False
+        if self._short and any(known.chunks for known in self._workers.values()):
             return False
         if not worker.chunks:
             return True
@@ -401,6 +419,8 @@ class Scheduler:
     def _start_workers(self) -> list[Action]:
         if self._false_starts >= STARTS_BEFORE_GIVING_UP and self._workers:
             return []  # those that are left show whether any can run; a replacement each time would go on for ever
+        if self._short and (self._workers or self._starting):
+            return []
         # A run needs as many workers as it has tasks to put in their hands, up to its width.
         wanted = 0
         for run in self._runs.values():
@@ -410,7 +430,7 @@ class Scheduler:
                 wanted += min(run.width, staying + chunks)
         staying = sum(not known.leaving for known in self._workers.values())
         widest = max((run.width for run in self._runs.values()), default=0)
-        missing = min(wanted, widest) - staying - self._starting
+        missing = min(wanted, 1 if self._short else widest) - staying - self._starting
         if missing <= 0:
             return []
         self._starting += missing

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from nbparallel.engine.memory import LastKnown
 from nbparallel.interrupts import deferred
 
 _numbers = itertools.count(1)
@@ -36,6 +37,7 @@ class Failure:
         pid: the worker that died.
         exitcode: how it died (negative: a signal).
         limit: the time limit that the task ran over, in seconds.
+        memory: what is known of the memory at the worker's end.
     """
 
     error: BaseException | None
@@ -47,6 +49,7 @@ class Failure:
     exitcode: int | None = None
     crashed: bool = False
     limit: float | None = None
+    memory: LastKnown | None = None
 
     @property
     def ended_with_run(self) -> bool:

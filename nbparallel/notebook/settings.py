@@ -55,3 +55,11 @@ class NBParallel(Configurable):
         default_value=config.Settings.progress,
         help="Whether maps show a bar: True, False, or 'auto' for those over half a second.",
     ).tag(config=True)
+    memory_pause = Setting(
+        default_value=config.Settings.memory_pause,
+        help="The share of the memory above which tasks begin one at a time; False for never.",
+    ).tag(config=True)
+    memory_stop = Setting(
+        default_value=config.Settings.memory_stop,
+        help="The share of the memory above which the largest worker is ended; False for never.",
+    ).tag(config=True)

@@ -5,6 +5,9 @@ Cells in percent format; see `test_behaviour.py`.
 
 # %% setup
 import os
+import pickle
+import signal
+import sys
 import threading
 
 import nbparallel
@@ -189,9 +192,25 @@ for kind, options in [
     (ValueError, dict(start_method="spoon")),
     (ValueError, dict(progress="sometimes")),
     (ValueError, dict(workers=1, start_method="spoon")),
+    (ValueError, dict(memory_pause=0)),
+    (ValueError, dict(memory_pause=85)),
+    (ValueError, dict(memory_stop=-0.1)),
+    (ValueError, dict(memory_stop=float("nan"))),
+    (TypeError, dict(memory_stop="95 %")),
+    (TypeError, dict(memory_pause=True)),
+    (ValueError, dict(memory_pause=0.96)),
+    (ValueError, dict(memory_stop=0.8)),
+    (ValueError, dict(workers=1, memory_pause=0.9, memory_stop=0.8)),
 ]:
     assert type(raised(nbparallel.configure, **options)) is kind, options
     assert nbparallel.configure() == settings, options
+
+# %% thresholds of the memory guard: each may be off
+changed = nbparallel.configure(memory_pause=0.96, memory_stop=False)
+assert (changed.memory_pause, changed.memory_stop) == (0.96, False)
+changed = nbparallel.configure(memory_pause=False, memory_stop=1)
+assert (changed.memory_pause, changed.memory_stop) == (False, 1.0)
+assert nbparallel.configure(memory_pause=0.85, memory_stop=0.95) == settings
 
 # %% Pool and Executor refuse what can't be, and start nothing
 threads = set(threading.enumerate())
@@ -273,3 +292,73 @@ assert type(error) is LookupError
 assert str(error) == "the source is dry"
 assert last_run().results == [0, -1, -2, -3, -4]
 assert last_run().completed == 5
+
+
+# %% a task that may not have so much memory: an ordinary MemoryError
+def limited(x):
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, before[1]))
+    try:
+        return len(bytearray(x << 30))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+if sys.platform == "linux":
+    found = pmap(limited, [0, 16, 0], on_error="return", chunksize=3)
+    pids = warm_pids()
+    assert type(found[1]) is TaskError
+    assert type(found[1].error) is MemoryError
+    assert found[::2] == [0, 0]
+    assert warm_pids() == pids
+
+
+# %% recursion without an end: an ordinary RecursionError
+def recurses(x):
+    return recurses(x) if x else x
+
+
+found = pmap(recurses, [0, 1, 0], on_error="return")
+assert type(found[1].error) is RecursionError
+assert found[::2] == [0, 0]
+
+
+# %% recursion without an end in C: the stack overflows, and only that task's worker dies
+def overflows(depth):
+    import faulthandler
+
+    faulthandler.disable()
+    nested = None
+    for _ in range(depth):
+        nested = (nested,)
+    return type(hash(nested)).__name__
+
+
+if os.name == "posix":
+    found = pmap(overflows, [1, 3_000_000, 2], on_error="return", chunksize=3)
+    assert type(found[1]) is nbparallel.WorkerCrashed
+    assert found[1].exitcode == -signal.SIGSEGV
+    assert "was killed by SIGSEGV while it ran this task" in str(found[1])
+    assert found[::2] == ["int", "int"]
+    assert pmap(negate, [1, 2]) == [-1, -2]
+
+
+# %% what is known of a killed worker
+def killed(x):
+    if x == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+if os.name == "posix":
+    error = raised(pmap, killed, range(3))
+    assert (error.index, error.input, error.exitcode) == (1, (1,), -9)
+    assert "task 1 (killed(1)): the worker with pid " in str(error)
+    assert f" {error.pid} was killed by SIGKILL while it ran this task." in str(error)
+    assert "Fewer workers, smaller inputs or smaller chunks need less." in str(error)
+    assert 0 < error.memory_used <= error.memory_limit
+    again = pickle.loads(pickle.dumps(error))
+    for name in ("pid", "exitcode", "memory", "memory_used", "memory_limit"):
+        assert getattr(again, name) == getattr(error, name), name
