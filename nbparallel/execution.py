@@ -218,14 +218,14 @@ class Execution:
                 self._print()
                 if until():
                     return True
+                now = time.monotonic()
+                if next_beat is not None and now >= next_beat:
+                    return False
                 if self._must_pull():
                     self._pull()
                     continue
-                now = time.monotonic()
                 if limit is not None and now >= limit:
                     raise TimeoutError(f"{self.label} is not finished: {self.summary()}")
-                if next_beat is not None and now >= next_beat:
-                    return False
                 ends = [each - now for each in (limit, next_beat) if each is not None]
                 with contextlib.suppress(queue.Empty):
                     bell.get(timeout=min([WAIT_SECONDS, *ends]))

@@ -112,6 +112,20 @@ def test_a_bar_counts_failures(kernel: Kernel) -> None:
     assert "2 failed" in last
 
 
+def test_a_bar_moves_while_a_slow_input_is_read_without_a_pause(kernel: Kernel) -> None:
+    kernel.run("""
+        def slowly():
+            while not (folder / "enough").exists():
+                time.sleep(0.005)
+                yield -1
+    """)
+    cell = kernel.send("x = pmap(abs, slowly(), progress=True, chunksize=1)")
+    assert kernel.receive(lambda: any(re.search(r"[1-9]\d*task", text) for text in bar_texts(kernel.shown_by(cell))))
+    (kernel.folder / "enough").touch()
+    kernel.wait(cell)
+    kernel.run("(folder / 'enough').unlink()")
+
+
 @pytest.mark.parametrize(("quiet", "bars"), [(1000, 0), (0, 1)])
 def test_only_a_long_run_has_a_bar(kernel: Kernel, quiet: int, bars: int) -> None:
     kernel.run(f"from nbparallel import progress; kept, progress.QUIET_SECONDS = progress.QUIET_SECONDS, {quiet}")
