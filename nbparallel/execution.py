@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
-from typing import Any
+from typing import Any, TextIO
 
 from nbparallel.engine.work import Backend, Failure, Payload, next_number
 from nbparallel.errors import TaskError
@@ -96,10 +96,13 @@ class Execution:
         self._done_count = 0
         self._output: deque[tuple[int, str]] = deque()
         self._background_bells = 0
+        #: Writes what tasks printed; a bar in a terminal has it written beside itself.
+        self.show: Callable[[TextIO, str], object] = write
         self._pulls_in_background = False
         self._context = contextvars.copy_context()
         self._callbacks: list[Callable[[Any], Any]] = []
-        self._listeners: list[Callable[[], None]] = []
+        #: Called by whichever thread delivers outcomes or output.
+        self.listeners: list[Callable[[], None]] = []
         self._began = time.perf_counter()
         self._ended: float | None = None
 
@@ -300,8 +303,7 @@ class Execution:
             while self._output and self._output[0][0] == stream:
                 parts.append(self._output.popleft()[1])
             target = sys.stdout if stream == 1 else sys.stderr
-            self._context.copy().run(target.write, "".join(parts))
-            target.flush()
+            self._context.copy().run(self.show, target, "".join(parts))
 
     # ---- what backends ask (engine.work.Work) ----
 
@@ -370,10 +372,16 @@ class Execution:
         with self._lock:
             if self._finished:
                 callbacks, self._callbacks = self._callbacks, []
-        for listener in list(self._listeners):
+        for listener in list(self.listeners):
             listener()
         for callback in callbacks:
             callback(self)
+
+
+def write(target: TextIO, text: str) -> None:
+    """Write text and have it shown."""
+    target.write(text)
+    target.flush()
 
 
 def _duration(seconds: float) -> str:

@@ -129,14 +129,14 @@ class Run(Execution):
         def listener() -> None:
             loop.call_soon_threadsafe(changed.set)
 
-        self._listeners.append(listener)
+        self.listeners.append(listener)
         try:
             while True:
                 changed.clear()
                 yield
                 await changed.wait()
         finally:
-            self._listeners.remove(listener)
+            self.listeners.remove(listener)
 
     def _readable(self, index: int) -> bool:
         """Return whether an outcome can be read: with ``on_error="raise"`` a failure can't, it is raised at the end."""
