@@ -192,7 +192,7 @@ def _make_run(
         fn,
         inputs,
         chosen,
-        width if inputs.total is None else max(1, min(width, inputs.total)),
+        width,
         style="one" if len(iterables) == 1 else "star",
         chunksize=check_chunksize(chunksize),
         stop_on_error=on_error == "raise",

@@ -51,6 +51,19 @@ with tempfile.TemporaryDirectory() as folder:
     path.touch()
     assert list(results) == [path]
 
+# %% two maps of one task each go on at once
+
+
+def meets(mine, other):
+    mine.touch()
+    return wait_for(other)
+
+
+with tempfile.TemporaryDirectory() as folder:
+    one, two = Path(folder, "one"), Path(folder, "two")
+    runs = [pmap_async(meets, [one], [two]), pmap_async(meets, [two], [one])]
+    assert [run.result(30) for run in runs] == [[two], [one]]
+
 # %% the kinds of iterables
 assert pmap(square, {3: "a"}) == [9]
 assert pmap(square, {3}) == [9]
