@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 import types
+from pathlib import Path
 
 import pytest
 from roundtrip import Notebook, nb, worker
+
+from nbparallel.serialize import modules
 
 __all__ = ["nb", "worker"]
 
@@ -107,3 +111,18 @@ class TestModules:
             def f(): return helper() + __main__.helper()
         """)
         assert nb.both("f") == 8
+
+    def test_an_own_module_that_takes_anothers_place_is_seen(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.syspath_prepend(str(tmp_path))
+        for name in ("mm_first", "mm_second"):
+            (tmp_path / f"{name}.py").touch()
+        importlib.import_module("mm_first")
+        assert "mm_first" in modules.own_modules()
+        del sys.modules["mm_first"]
+        importlib.import_module("mm_second")
+        try:
+            assert "mm_second" in modules.own_modules()
+        finally:
+            del sys.modules["mm_second"]

@@ -81,15 +81,16 @@ def _installed_prefixes() -> tuple[str, ...]:
 
 
 _own_modules: dict[str, str] = {}
-_scanned = 0
+_scanned: tuple[int, str] = (0, "")
 _stamps: dict[str, tuple[Any, tuple[int, int]]] = {}
 
 
 def own_modules() -> dict[str, str]:
     """Return the user's own imported modules (name to file): those outside the installed libraries."""
     global _scanned
-    if len(sys.modules) != _scanned:
-        _scanned = len(sys.modules)
+    now = (len(sys.modules), next(reversed(sys.modules)))  # one may be dropped and another imported
+    if now != _scanned:
+        _scanned = now
         _own_modules.clear()
         for name, module in list(sys.modules.items()):
             file = getattr(module, "__file__", None)
