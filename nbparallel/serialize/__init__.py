@@ -2,7 +2,8 @@
 
 `pickler` and the reducers (`functions`, `classes`, `exceptions`) write one object graph; `units` keeps code's
 versions; `tracker` keeps identity; `references` and `modules` decide what is needed and what is importable;
-`explain` finds what can't travel. Everything outside this folder uses the names below.
+`explain` finds what can't travel. Everything outside this folder uses the names below, and `checkpoints` also those of
+`stable` (digests, by means of `sources`) and `keeping`, which no worker loads.
 """
 
 from nbparallel.serialize.explain import explain, name_of

@@ -7,6 +7,7 @@ it out of date. Called by the reducers, and by the engine's environment.
 from __future__ import annotations
 
 import functools
+import importlib.machinery
 import os
 import sys
 from types import ModuleType
@@ -102,6 +103,25 @@ def own_modules() -> dict[str, str]:
             ):
                 _own_modules[name] = file
     return _own_modules
+
+
+def own_file(name: str) -> str | None:
+    """Return the file of one of the user's own modules, imported here or not; `None` for any other module."""
+    if name in sys.modules or name.partition(".")[0] in sys.stdlib_module_names:
+        return own_modules().get(name)
+    # Not by `importlib.util.find_spec`, which imports the packages on the way.
+    find_spec = importlib.machinery.PathFinder.find_spec
+    parts = name.split(".")
+    path = None
+    for depth in range(1, len(parts) + 1):
+        spec = find_spec(".".join(parts[:depth]), path)
+        if spec is None:
+            return None
+        path = spec.submodule_search_locations
+    file = spec.origin if spec is not None else None
+    if file is None or not file.endswith(".py") or os.path.realpath(file).startswith(_installed_prefixes()):
+        return None
+    return file
 
 
 def stamps(follow_edits: bool) -> dict[str, tuple[int, int]]:
