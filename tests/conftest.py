@@ -51,10 +51,11 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell's background jobs ignore interrupts, and so would all kernels and scripts that the tests start.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Kernels read start-up files and write histories: not the ones of whoever runs the tests.
+    # Kernels read start-up files and write histories, checkpoints are kept: not among those of whoever runs the tests.
     home = Path(tempfile.mkdtemp(prefix="nbparallel-tests-"))
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
-    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
+    folders = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
+    for name in (*folders, "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
         os.environ[name] = str(home / name.lower())
 
 

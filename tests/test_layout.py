@@ -20,6 +20,7 @@ ORDER = [
     "interrupts",
     "machine",
     "serialize",
+    "checkpoints",
     "engine",
     "backends",
     "config",
