@@ -94,6 +94,7 @@ class Execution:
         self._late = False
         self._offered = 0
         self._done_count = 0
+        self._known_count = 0  # of those, the ones that were not computed by this run
         self._output: deque[tuple[int, str]] = deque()
         self._background_bells = 0
         #: Writes what tasks printed; a bar in a terminal has it written beside itself.
@@ -131,6 +132,8 @@ class Execution:
     def summary(self) -> str:
         """Return one line on how it went, such as ``"98 ok, 2 failed in 1.2 s"``."""
         counts = [f"{self._done_count - len(self.failures)} ok"]
+        if self._known_count:
+            counts[0] += f" ({self._known_count} from before)"
         if self.failures:
             counts.append(f"{len(self.failures)} failed")
         left = (self.total or self._done_count) - self._done_count
@@ -194,6 +197,8 @@ class Execution:
             with deferred:  # at once: a pool that is closed a moment later makes these calls still
                 self._backend.submit(self)
                 self._submitted = True
+            if self._inputs.pulled:  # by a run that this one goes on with
+                self._offer(self._inputs.pulled, last=False)
             if background:
                 name = f"nbparallel-input-{self.label}"
                 threading.Thread(target=self._pull_until_finished, name=name, daemon=True).start()
@@ -281,17 +286,25 @@ class Execution:
         with deferred:
             with self._lock:
                 self._offered += count
-                self._expect(count)
+                parts = self._expect(count)
                 if last:
                     self.total = self._offered
                 begins = not self._submitted
                 self._submitted = True
             if begins:
                 self._backend.submit(self)
-            self._backend.offer(self, count, last=last)
+            for known, fresh in parts[:-1]:
+                self._backend.offer(self, fresh, last=False, known=known)
+            known, fresh = parts[-1]
+            self._backend.offer(self, fresh, last=last, known=known)
 
-    def _expect(self, count: int) -> None:
-        """Make room for the results of `count` more tasks; called with the lock."""
+    def _expect(self, count: int) -> list[tuple[int, int]]:
+        """Make room for the results of `count` more tasks; called with the lock.
+
+        Returns:
+            How many of them are known, how many are not, and so on, in their order.
+        """
+        return [(0, count)]
 
     def _print(self) -> None:
         while self._output:

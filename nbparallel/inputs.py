@@ -34,6 +34,9 @@ class SequenceInput:
     def release(self, start: int, stop: int) -> None:
         """Nothing to release: the user's own sequences hold the items."""
 
+    def take_back(self, index: int, item: Any) -> None:
+        """Nothing to take back: none was released."""
+
 
 class IteratorInput:
     """Inputs that are pulled one by one, and kept only until their outcome is known."""
@@ -45,6 +48,7 @@ class IteratorInput:
         self._pull = iterators[0] if len(iterators) == 1 else zip(*iterators, strict=False)
         self._items: dict[int, Any] = {}
         self._count = 0
+        self._broken: BaseException | None = None
         self._lock = threading.Lock()
 
     def pull(self, count: int, step: int, seconds: float) -> tuple[int, bool]:
@@ -60,6 +64,7 @@ class IteratorInput:
 
         Raises:
             BaseException: what the iterator raises; the items before it are kept.
+            RuntimeError: it gives nothing after what it raised before, as a generator does: its other items are lost.
         """
         with self._lock:  # an iterator serves one thread at a time
             began = time.perf_counter()
@@ -67,10 +72,16 @@ class IteratorInput:
                 if pulled and pulled % step == 0 and time.perf_counter() - began >= seconds:
                     return pulled, False
                 try:
-                    item = next(self._pull)
+                    self._items[self._count] = next(self._pull)
                 except StopIteration:
+                    if self._broken is not None:
+                        told = f"the input gives no item after the {type(self._broken).__name__} in its own code"
+                        raise RuntimeError(told) from self._broken
                     return pulled, True
-                self._items[self._count] = item
+                except BaseException as error:
+                    self._broken = error
+                    raise
+                self._broken = None
                 self._count += 1
             return count, False
 
@@ -87,6 +98,10 @@ class IteratorInput:
         """Forget inputs whose outcome is known."""
         for index in range(start, stop):
             self._items.pop(index, None)
+
+    def take_back(self, index: int, item: Any) -> None:
+        """Keep an input again that was released: its task failed, and is to be run anew."""
+        self._items[index] = item
 
 
 Input = SequenceInput | IteratorInput

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import numbers
 import operator
 from collections.abc import Callable, Iterable
@@ -81,9 +82,9 @@ def pmap(
         [0, 1, 4, 9, 16]
     """
     limits = _limits(timeout, deadline, retries, retry_on)
-    run = _make_run(fn, iterables, workers, backend, chunksize, on_error, seed, label, limits)
     shown = config.settings().progress if progress is None else config.check_progress(progress)
-    return finish(run, ordered=ordered, shown=shown)
+    ends = functools.partial(finish, ordered=ordered, shown=shown)
+    return ends(_make_run(fn, iterables, workers, backend, chunksize, on_error, seed, label, limits, ends))
 
 
 def pmap_async(
@@ -133,7 +134,8 @@ def pmap_async(
     """
     global _last
     limits = _limits(timeout, deadline, retries, retry_on)
-    run = _make_run(fn, iterables, workers, backend, chunksize, on_error, seed, label, limits)
+    ends = functools.partial(finish, shown=config.settings().progress)
+    run = _make_run(fn, iterables, workers, backend, chunksize, on_error, seed, label, limits, ends)
     run.start(background=True)
     _last = run
     return run
@@ -177,6 +179,7 @@ def _make_run(
     seed: int | None,
     label: str | None,
     limits: dict[str, Any],
+    ends: Callable[[Run], list[Any]],
 ) -> Run:
     check_function(fn)
     if not iterables:
@@ -185,7 +188,8 @@ def _make_run(
         raise ValueError(f"on_error must be 'raise' or 'return', not {on_error!r}")
     width = config.resolve_workers(workers)
     inputs = make_input(iterables)
-    chosen = find_backend(backend, width, inputs.total)
+    find = functools.partial(find_backend, backend, width, inputs.total)
+    chosen = find()
     if limits["timeout"] is not None and not chosen.ends_tasks and inputs.total != 0:
         raise ValueError(f"timeout needs workers that can be ended: not those of the backend {chosen.name!r}")
     return Run(
@@ -193,6 +197,8 @@ def _make_run(
         inputs,
         chosen,
         width,
+        reopen=find,
+        finish=ends,
         style="one" if len(iterables) == 1 else "star",
         chunksize=check_chunksize(chunksize),
         stop_on_error=on_error == "raise",

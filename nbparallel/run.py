@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+import itertools
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
+from nbparallel.engine.work import Backend
 from nbparallel.execution import Execution
 
 
@@ -27,8 +29,28 @@ class Run(Execution):
         failures: the failed tasks so far, as `TaskError`, by index.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        known: Mapping[int, Any] | None = None,
+        reopen: Callable[[], Backend] | None = None,
+        finish: Callable[[Run], list[Any]] | None = None,
+        **options: Any,
+    ) -> None:
+        """Make a run.
+
+        Args:
+            *args: as for `Execution`.
+            known: results from before, by index: their tasks are not run.
+            reopen: opens the backend for a run that resumes this one.
+            finish: starts that run and waits for its results.
+            **options: as for `Execution`.
+        """
         super().__init__(*args, **options)
+        self._known = known or {}
+        self._reopen = reopen
+        self._finish = finish
+        self._successor: Run | None = None
         self._values: list[Any] = []
         self._arrivals: list[tuple[int, int]] = []  # in the order of completion: first index, count
 
@@ -145,14 +167,85 @@ class Run(Execution):
     def _outcome(self, index: int) -> Any:
         return self.failures.get(index, self._values[index])
 
+    # ---- going on with it ----
+
+    def resume(self) -> list[Any]:
+        """Compute what this run has no result for, and return the results of all tasks, as `pmap` does.
+
+        For a run that was interrupted, cancelled, too late, or whose tasks failed: those with a result are not run
+        again. The rest becomes a run of its own, with the same options and a time limit that begins anew, which is
+        then `last_run`. If that is interrupted too, resume it, or this one again.
+
+        Returns:
+            One result per task, those from before included.
+
+        Raises:
+            RuntimeError: the run is still going on, or its input was ended by an error in its own code.
+            Exception: as `pmap`.
+
+        Example:
+            >>> run = pmap_async(abs, [-1, -2])
+            >>> run.cancel()
+            True
+            >>> run.resume()
+            [1, 2]
+        """
+        if self._successor is not None:
+            return self._successor.resume()
+        if self._reopen is None or self._finish is None:
+            raise RuntimeError(f"{self.label} can't be resumed: it is a pool's")
+        if self._cancelled:
+            self.wait()  # for tasks that can't be ended
+        elif not self._finished:
+            raise RuntimeError(f"{self.label} is still going on: wait for its result, or cancel it")
+        for index, failed in self.failures.items():
+            assert failed.input is not None
+            self._inputs.take_back(index, failed.input[0] if self.style == "one" else failed.input)
+        self._successor = Run(
+            self._function,
+            self._inputs,
+            self._reopen(),
+            self.width,
+            known={index: value for index, value in enumerate(self._values) if self._has_result(index)},
+            reopen=self._reopen,
+            finish=self._finish,
+            style=self.style,
+            chunksize=self.chunksize,
+            stop_on_error=self.stop_on_error,
+            seed=self.seed,
+            timeout=self.timeout,
+            retries=self.retries,
+            retry_on=self.retry_on,
+            deadline=self._deadline,
+            label=self.label,
+        )
+        return self._finish(self._successor)
+
     # ---- storage ----
 
-    def _expect(self, count: int) -> None:
-        self._values += [PENDING] * count
+    def _expect(self, count: int) -> list[tuple[int, int]]:
+        indices = range(len(self._values), len(self._values) + count)
+        self._values += [self._known.get(index, PENDING) for index in indices]
+        if not self._known:
+            return [(0, count)]
+        parts = [(0, 0)]
+        for is_known, group in itertools.groupby(indices, self._known.__contains__):
+            found = list(group)
+            if is_known:
+                parts.append((len(found), 0))
+                self._arrivals.append((found[0], len(found)))
+                self._done_count += len(found)
+                self._known_count += len(found)
+            else:
+                parts[-1] = (parts[-1][0], len(found))
+        return parts
 
     def _store(self, first: int, values: Sequence[Any]) -> None:
         self._values[first : first + len(values)] = values
         self._arrivals.append((first, len(values)))
+
+    def _has_result(self, index: int) -> bool:
+        return self._has_outcome(index) and index not in self.failures
 
     def _has_outcome(self, index: int) -> bool:
         return index < len(self._values) and self._values[index] is not PENDING

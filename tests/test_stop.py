@@ -11,18 +11,22 @@ from kernels import METHODS, Kernel, kernel
 
 __all__ = ["kernel"]
 
-# Task 0 returns, the others say that they have begun and sleep, and that they have ended, if they can.
+# Task 0 returns, the others say that they have begun and sleep, and that they have ended, if they can. Once there is a
+# file "awake", they return too.
 SLEEPS = """
     def sleeps(x):
         if x == 0:
+            (folder / "calls of 0").open("a").write("called ")
             return "finished"
+        if (folder / "awake").exists():
+            return x
         (folder / f"begun {os.getpid()} {x}").touch()
         try:
             time.sleep(1000)
         finally:
             (folder / f"ended {os.getpid()} {x}").touch()
 
-    for left in [*folder.glob("begun *"), *folder.glob("ended *")]:
+    for left in folder.iterdir():
         left.unlink()
 """
 
@@ -30,6 +34,10 @@ SLEEPS = """
 def interrupt(kernel: Kernel, call: str, begun: int = 2) -> list[str]:
     """Send a cell, press Stop once `begun` of its tasks sleep, and return which they are."""
     kernel.run(SLEEPS)
+    return press_stop(kernel, call, begun)
+
+
+def press_stop(kernel: Kernel, call: str, begun: int) -> list[str]:
     cell = kernel.send(call)
     assert kernel.receive(lambda: len(tasks(kernel, "begun")) >= begun)
     found = tasks(kernel, "begun")
@@ -64,6 +72,17 @@ def test_an_interrupted_map_keeps_what_is_finished(kernel: Kernel, options: str)
         == "('finished', 1, True)"
     )
     assert kernel.run("pmap(abs, [-1, -2, -3])").result == "[1, 2, 3]"
+
+
+@pytest.mark.parametrize("inputs", ["range(6)", "(x for x in range(6))"])
+def test_an_interrupted_map_is_resumed(kernel: Kernel, inputs: str) -> None:
+    interrupt(kernel, f"pmap(sleeps, {inputs}, chunksize=1)")
+    for left in kernel.folder.glob("begun *"):
+        left.unlink()
+    press_stop(kernel, "last_run().resume()", begun=2)
+    (kernel.folder / "awake").touch()
+    assert kernel.run("last_run().resume()").result == "['finished', 1, 2, 3, 4, 5]"
+    assert kernel.run("(folder / 'calls of 0').read_text()").result == "'called '"
 
 
 def test_an_interrupted_map_over_a_generator(kernel: Kernel) -> None:
