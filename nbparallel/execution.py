@@ -198,11 +198,13 @@ class Execution:
                 self._backend.submit(self)
                 self._submitted = True
             if self._inputs.pulled:  # by a run that this one goes on with
+                self._recall(self._inputs.pulled)
                 self._offer(self._inputs.pulled, last=False)
             if background:
                 name = f"nbparallel-input-{self.label}"
                 threading.Thread(target=self._pull_until_finished, name=name, daemon=True).start()
         else:
+            self._recall(self._inputs.total or 0)
             self._offer(self._inputs.total or 0, last=True)
 
     def drive(self, until: Callable[[], bool], timeout: float | None = None, beat: float | None = None) -> bool:
@@ -263,6 +265,7 @@ class Execution:
             # Where the user says how many make a chunk, each is on its way before the input is asked for the next.
             seconds = PULL_SECONDS if self.chunksize is None else 0.0
             pulled, last = self._inputs.pull(count, self.chunksize or 1, seconds)
+            self._recall(pulled)
         except BaseException as error:
             # What was pulled before is still run; an interrupt of the pulling thread goes on to its caller.
             self._input_error = error
@@ -297,6 +300,9 @@ class Execution:
                 self._backend.offer(self, fresh, last=False, known=known)
             known, fresh = parts[-1]
             self._backend.offer(self, fresh, last=last, known=known)
+
+    def _recall(self, count: int) -> None:
+        """Find out what is known of `count` more tasks."""
 
     def _expect(self, count: int) -> list[tuple[int, int]]:
         """Make room for the results of `count` more tasks; called with the lock.

@@ -6,10 +6,12 @@ import contextlib
 import functools
 import numbers
 import operator
+import os
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from nbparallel import config, progress
+from nbparallel.checkpoints import Checkpoint
 from nbparallel.choice import check_chunksize, check_function, find_backend
 from nbparallel.inputs import make_input
 from nbparallel.run import Run
@@ -36,6 +38,8 @@ def pmap(
     retry_on: ExceptionTypes = Exception,
     on_error: Literal["raise", "return"] = "raise",
     seed: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    trust: bool = False,
     label: str | None = None,
 ) -> list[Any]:
     """Return ``[fn(x) for x in xs]``, computed on every core.
@@ -61,6 +65,10 @@ def pmap(
         seed: makes random numbers the same for any number of workers and any chunk size: task i draws from stream i
             of `seed`, through ``random``, ``numpy.random`` and `rng`. On threads, which share the former two, through
             `rng` only.
+        checkpoint: keeps each finished result in a file: a name in this user's data folder, or a path. The same map,
+            also in another kernel, then only computes what is missing. A function that was changed starts afresh.
+        trust: whether to take results from a checkpoint that somebody else has written: they are pickles, and loading
+            one runs the code in it.
         label: what the bar and the summary call it; by default the function's name.
 
     Returns:
@@ -73,6 +81,7 @@ def pmap(
         WorkerCrashed: a worker died.
         TaskTimeout: a task took longer than `timeout`.
         TimeoutError: the map took longer than `deadline`; what was finished is in `last_run`.
+        CheckpointError: the checkpoint is damaged, no checkpoint, or somebody else's; it is left untouched.
         Exception: what `fn` raises, as itself.
 
     Example:
@@ -81,10 +90,23 @@ def pmap(
         >>> pmap(square, range(5))
         [0, 1, 4, 9, 16]
     """
-    limits = _limits(timeout, deadline, retries, retry_on)
     shown = config.settings().progress if progress is None else config.check_progress(progress)
     ends = functools.partial(finish, ordered=ordered, shown=shown)
-    return ends(_make_run(fn, iterables, workers, backend, chunksize, on_error, seed, label, limits, ends))
+    run = _make_run(
+        fn,
+        iterables,
+        ends,
+        _limits(timeout, deadline, retries, retry_on),
+        workers=workers,
+        backend=backend,
+        chunksize=chunksize,
+        on_error=on_error,
+        seed=seed,
+        checkpoint=checkpoint,
+        trust=trust,
+        label=label,
+    )
+    return ends(run)
 
 
 def pmap_async(
@@ -99,6 +121,8 @@ def pmap_async(
     retry_on: ExceptionTypes = Exception,
     on_error: Literal["raise", "return"] = "raise",
     seed: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    trust: bool = False,
     label: str | None = None,
 ) -> Run:
     """Start a map and return at once.
@@ -117,6 +141,8 @@ def pmap_async(
         retry_on: as in `pmap`.
         on_error: as in `pmap`.
         seed: as in `pmap`.
+        checkpoint: as in `pmap`.
+        trust: as in `pmap`.
         label: as in `pmap`.
 
     Returns:
@@ -133,9 +159,21 @@ def pmap_async(
         [1, 2]
     """
     global _last
-    limits = _limits(timeout, deadline, retries, retry_on)
     ends = functools.partial(finish, shown=config.settings().progress)
-    run = _make_run(fn, iterables, workers, backend, chunksize, on_error, seed, label, limits, ends)
+    run = _make_run(
+        fn,
+        iterables,
+        ends,
+        _limits(timeout, deadline, retries, retry_on),
+        workers=workers,
+        backend=backend,
+        chunksize=chunksize,
+        on_error=on_error,
+        seed=seed,
+        checkpoint=checkpoint,
+        trust=trust,
+        label=label,
+    )
     run.start(background=True)
     _last = run
     return run
@@ -160,11 +198,13 @@ def finish(run: Run, *, ordered: bool = True, shown: config.Progress = False) ->
     try:
         run.start(background=False)
         progress.wait(run, shown)
+        run.wait_until_kept()
     except BaseException:
         # An interrupt, or an error on the way: nothing may go on unseen.
         if run.cancel():
             with contextlib.suppress(TimeoutError):  # a thread's task can't be ended, and may take long
                 run.wait(STOP_SECONDS)
+                run.wait_until_kept(STOP_SECONDS)
         raise
     return run.result() if ordered else list(run.as_completed())
 
@@ -172,14 +212,17 @@ def finish(run: Run, *, ordered: bool = True, shown: config.Progress = False) ->
 def _make_run(
     fn: Callable[..., Any],
     iterables: tuple[Iterable[Any], ...],
+    ends: Callable[[Run], list[Any]],
+    limits: dict[str, Any],
+    *,
     workers: int | None,
     backend: str | None,
     chunksize: int | Literal["auto"],
     on_error: str,
     seed: int | None,
+    checkpoint: str | os.PathLike[str] | None,
+    trust: bool,
     label: str | None,
-    limits: dict[str, Any],
-    ends: Callable[[Run], list[Any]],
 ) -> Run:
     check_function(fn)
     if not iterables:
@@ -192,6 +235,8 @@ def _make_run(
     chosen = find()
     if limits["timeout"] is not None and not chosen.ends_tasks and inputs.total != 0:
         raise ValueError(f"timeout needs workers that can be ended: not those of the backend {chosen.name!r}")
+    style = "one" if len(iterables) == 1 else "star"
+    seed = check_seed(seed)
     return Run(
         fn,
         inputs,
@@ -199,10 +244,11 @@ def _make_run(
         width,
         reopen=find,
         finish=ends,
-        style="one" if len(iterables) == 1 else "star",
+        checkpoint=None if checkpoint is None else Checkpoint(checkpoint, fn, style=style, seed=seed, trust=trust),
+        style=style,
         chunksize=check_chunksize(chunksize),
         stop_on_error=on_error == "raise",
-        seed=check_seed(seed),
+        seed=seed,
         label=label,
         **limits,
     )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
-from nbparallel.engine.work import Backend
+from nbparallel.checkpoints import Checkpoint
+from nbparallel.engine.work import Backend, Failure
 from nbparallel.execution import Execution
 
 
@@ -33,6 +35,7 @@ class Run(Execution):
         self,
         *args: Any,
         known: Mapping[int, Any] | None = None,
+        checkpoint: Checkpoint | None = None,
         reopen: Callable[[], Backend] | None = None,
         finish: Callable[[Run], list[Any]] | None = None,
         **options: Any,
@@ -42,12 +45,16 @@ class Run(Execution):
         Args:
             *args: as for `Execution`.
             known: results from before, by index: their tasks are not run.
+            checkpoint: knows others, and keeps those that come.
             reopen: opens the backend for a run that resumes this one.
             finish: starts that run and waits for its results.
             **options: as for `Execution`.
         """
         super().__init__(*args, **options)
-        self._known = known or {}
+        self._known = dict(known or {})
+        self._checkpoint = checkpoint
+        self._closing: threading.Thread | None = None
+        self._told_what_is_known = False
         self._reopen = reopen
         self._finish = finish
         self._successor: Run | None = None
@@ -78,6 +85,7 @@ class Run(Execution):
             Exception: the error of the failed task with the lowest index, as itself.
         """
         self.wait(timeout)
+        self.wait_until_kept()
         self._raise_if_failed()
         return self.results
 
@@ -201,12 +209,16 @@ class Run(Execution):
         for index, failed in self.failures.items():
             assert failed.input is not None
             self._inputs.take_back(index, failed.input[0] if self.style == "one" else failed.input)
+        if self._checkpoint is not None:
+            self.wait_until_kept()
+            self._checkpoint.reopen()
         self._successor = Run(
             self._function,
             self._inputs,
             self._reopen(),
             self.width,
             known={index: value for index, value in enumerate(self._values) if self._has_result(index)},
+            checkpoint=self._checkpoint,
             reopen=self._reopen,
             finish=self._finish,
             style=self.style,
@@ -220,6 +232,53 @@ class Run(Execution):
             label=self.label,
         )
         return self._finish(self._successor)
+
+    # ---- keeping results ----
+
+    def wait_until_kept(self, timeout: float | None = None) -> None:
+        """Wait until the results of a finished run are in its checkpoint; print what could not be kept."""
+        if self._closing is not None:
+            self._closing.join(timeout)
+            self._print()
+
+    def _recall(self, count: int) -> None:
+        if self._checkpoint is not None:
+            # A run that this one goes on with has asked for the first ones.
+            start, stop = max(self._offered, self._checkpoint.asked), self._offered + count
+            if start < stop:
+                self._known.update(self._checkpoint.known(start, self._inputs.items(start, stop)))
+
+    def _offer(self, count: int, *, last: bool) -> None:
+        super()._offer(count, last=last)
+        if last and not self._told_what_is_known and self._checkpoint is not None and self._known_count:
+            self._told_what_is_known = True
+            told = f"{self._known_count} of {self.total} results are from the checkpoint {self._checkpoint.path}"
+            self.write(-1, 1, f"{self.label}: {told}\n")
+            self.deliver()
+
+    def settle(self, first: int, values: Sequence[Any], failures: dict[int, Failure], seconds: float) -> None:
+        """Take outcomes, and keep results."""
+        super().settle(first, values, failures, seconds)
+        if self._checkpoint is not None:
+            for index, value in enumerate(values, first):
+                if self._has_result(index):
+                    self._checkpoint.keep(index, value)
+
+    def finish(self) -> None:
+        """Take note of the end."""
+        if self._checkpoint is not None:
+            name = f"nbparallel-checkpoint-close-{self.label}"
+            closing = threading.Thread(target=self._close_checkpoint, name=name, daemon=True)
+            closing.start()
+            self._closing = closing
+        super().finish()
+
+    def _close_checkpoint(self) -> None:
+        assert self._checkpoint is not None
+        self._checkpoint.close()
+        for trouble in self._checkpoint.troubles:
+            self.write(-1, 2, f"NBParallelWarning: {self.label}: {trouble}\n")
+        self.deliver()
 
     # ---- storage ----
 

@@ -37,6 +37,7 @@ class Checkpoint:
 
     Attributes:
         path: of the file.
+        asked: for how many tasks it was asked what is known.
 
     Raises:
         CheckpointError: the file is no checkpoint, damaged, somebody else's, or can't be written.
@@ -61,13 +62,23 @@ class Checkpoint:
         except Exception as error:
             raise explain(error, function, digest, name_of(function)) from error
         self._version = version
+        self._name = name_of(function)
+        self.asked = 0
         self._counts: Counter[bytes] = Counter()
         self._keys: dict[int, bytes] = {}
+        self._open_store = functools.partial(Store, self.path, trust=trust)
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Open it again, once it was closed, for a run that goes on with the same tasks.
+
+        Raises:
+            CheckpointError: as at first.
+        """
         self._troubles = Troubles()
-        open_store = functools.partial(Store, self.path, trust=trust)
-        self._store = open_store()
+        self._store = self._open_store()
         self._shelf = Shelf(functools.partial(_definition, self._store), self._digester)
-        self._writer = Writer(version, name_of(function), open_store, self._troubles)
+        self._writer = Writer(self._version, self._name, self._open_store, self._troubles)
         self._end = weakref.finalize(self, _abandon, self._writer, self._store)
         self._end.atexit = False
 
@@ -88,6 +99,7 @@ class Checkpoint:
         """
         found = {}
         for index, item in enumerate(items, first):
+            self.asked = index + 1
             try:
                 argument = self._digester.digest(item)
             except Exception as error:
