@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,8 +33,8 @@ RESULT = str([x + 100 for x in range(10)])
 
 
 @pytest.fixture(params=METHODS)
-def notebook(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Notebook]:
-    yield Notebook(request.param, tmp_path)
+def notebook(request: pytest.FixtureRequest, tmp_path: Path) -> Notebook:
+    return Notebook(request.param, tmp_path)
 
 
 class Notebook:
