@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import sys
+import types
+
+import pytest
 from roundtrip import Notebook, nb, worker
+
+from nbparallel.serialize.pickler import registered_with_dill
 
 __all__ = ["nb", "worker"]
 
@@ -89,6 +96,14 @@ class TestOwnWaysOfPickling:
             assert nb.remote("lambda: Guarded(3)").x == 30
         finally:
             nb.cell("del dill.Pickler.dispatch[Guarded]")
+
+    def test_dill_half_way_through_its_import_by_another_thread(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        half = types.ModuleType("dill._dill")
+        half.__spec__ = importlib.machinery.ModuleSpec("dill._dill", None)
+        half.__spec__._initializing = True
+        before = registered_with_dill()
+        monkeypatch.setitem(sys.modules, "dill._dill", half)
+        assert registered_with_dill() is before
 
     def test_reduce_with_items(self, nb: Notebook) -> None:
         nb.cell("""

@@ -271,7 +271,7 @@ def registered_with_dill() -> dict[type, Any]:
     """Return the savers that users gave to ``dill.register``: another dictionary whenever they change."""
     global _user_savers, _dispatch_size
     dill = sys.modules.get("dill._dill")
-    if dill is None:
+    if dill is None or getattr(dill.__spec__, "_initializing", False):  # another thread is importing it
         return _user_savers
     dispatch = dill.Pickler.dispatch
     again = _user_savers and any(map(operator.is_not, map(dispatch.get, _user_savers), _user_savers.values()))
