@@ -62,13 +62,13 @@ class Calls:
     streams = False
     stop_on_error = False
     seed: int | None = None
-    timeout: float | None = None
     retries = 0
     retry_on: tuple[type[BaseException], ...] = ()
 
-    def __init__(self, backend: Backend, width: int) -> None:
+    def __init__(self, backend: Backend, width: int, timeout: float | None = None) -> None:
         self.number = next_number()
         self.width = width
+        self.timeout = timeout
         self._backend = backend
         self._waiting: dict[int, _Call] = {}
         self._order = threading.Lock()

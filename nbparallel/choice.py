@@ -6,6 +6,7 @@ Called by `mapping`, `pool` and `executor`, which also share the checks of their
 from __future__ import annotations
 
 import inspect
+import numbers
 import operator
 import types
 import warnings
@@ -42,11 +43,12 @@ def open_backend(
     initargs: tuple[Any, ...],
     max_tasks: int | None,
     start_method: str | None,
+    timeout: float | None,
 ) -> Backend:
     """Return workers of their own, for a pool or an executor; inside a task, none but this process.
 
     Raises:
-        ValueError: a number or the start method is out of range.
+        ValueError: a number or the start method is out of range, or tasks that can't be ended are to have a limit.
         TypeError: the initializer is not callable.
         SerializationError: the initializer or its arguments can't travel.
     """
@@ -55,6 +57,8 @@ def open_backend(
     if max_tasks is not None:
         max_tasks = check_count(max_tasks, "the number of tasks per worker")
     method = config.settings().start_method if start_method is None else config.check_start_method(start_method)
+    if timeout is not None and (worker.is_active() or local.is_inside_task()):
+        raise ValueError("timeout needs workers that can be ended: a pool inside a task has none")
     if _is_nested(stacklevel=4):
         if initializer is not None:
             initializer(*initargs)
@@ -93,6 +97,17 @@ def check_count(count: Any, what: str) -> int:
     if number < 1:
         raise ValueError(f"{what} must be at least 1, not {number}")
     return number
+
+
+def check_seconds(seconds: Any, what: str) -> float | None:
+    """Return a limit in seconds, `None` for none, or raise what a wrong one deserves."""
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real):
+        raise TypeError(f"{what} must be a number of seconds, not {seconds!r}")
+    if not 0 < float(seconds) < float("inf"):
+        raise ValueError(f"{what} must be more than 0 seconds and finite, not {seconds!r}")
+    return float(seconds)
 
 
 def check_chunksize(chunksize: Any) -> int | None:

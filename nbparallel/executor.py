@@ -10,7 +10,7 @@ from typing import Any
 
 from nbparallel import config
 from nbparallel.calls import Calls
-from nbparallel.choice import check_chunksize, check_function, open_backend
+from nbparallel.choice import check_chunksize, check_function, check_seconds, open_backend
 from nbparallel.engine.work import Backend
 
 
@@ -23,10 +23,12 @@ class Executor(concurrent.futures.Executor):
         initargs: the initializer's arguments.
         max_tasks_per_worker: after so many calls a worker is replaced by a fresh one.
         start_method: how workers start; by default the notebook's (see `configure`).
+        timeout: seconds that one call may take, from its own start; then its worker is ended, and its future raises
+            `TaskTimeout`. By default calls have no limit: the timeouts of futures and of `map` end the waiting alone.
 
     Raises:
-        ValueError: a number is below 1, or the start method is unknown.
-        TypeError: the initializer is not callable.
+        ValueError: a number is below 1, the start method is unknown, or there is a `timeout` inside a task.
+        TypeError: the initializer is not callable, or `timeout` is no number.
         SerializationError: the initializer or its arguments can't be sent to a worker.
 
     Example:
@@ -43,10 +45,12 @@ class Executor(concurrent.futures.Executor):
         *,
         max_tasks_per_worker: int | None = None,
         start_method: str | None = None,
+        timeout: float | None = None,
     ) -> None:
         self._width = config.resolve_workers(max_workers)
-        self._backend = open_backend(self._width, initializer, initargs, max_tasks_per_worker, start_method)
-        self._calls = Calls(self._backend, self._width)
+        limit = check_seconds(timeout, "timeout")
+        self._backend = open_backend(self._width, initializer, initargs, max_tasks_per_worker, start_method, limit)
+        self._calls = Calls(self._backend, self._width, limit)
         self._closed = False
         _open.add(self)
         # An executor that is dropped without a shutdown still makes its calls, and then lets its workers go.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import numbers
 import operator
 import os
 from collections.abc import Callable, Iterable
@@ -12,7 +11,7 @@ from typing import Any, Literal
 
 from nbparallel import config, progress
 from nbparallel.checkpoints import Checkpoint
-from nbparallel.choice import check_chunksize, check_function, find_backend
+from nbparallel.choice import check_chunksize, check_function, check_seconds, find_backend
 from nbparallel.inputs import make_input
 from nbparallel.run import Run
 
@@ -264,21 +263,11 @@ def _limits(timeout: Any, deadline: Any, retries: Any, retry_on: Any) -> dict[st
     if retries < 0:
         raise ValueError(f"retries must not be negative, but is {retries}")
     return {
-        "timeout": _check_seconds(timeout, "timeout"),
-        "deadline": _check_seconds(deadline, "deadline"),
+        "timeout": check_seconds(timeout, "timeout"),
+        "deadline": check_seconds(deadline, "deadline"),
         "retries": operator.index(retries),
         "retry_on": types,
     }
-
-
-def _check_seconds(seconds: Any, what: str) -> float | None:
-    if seconds is None:
-        return None
-    if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real):
-        raise TypeError(f"{what} must be a number of seconds, not {seconds!r}")
-    if not 0 < float(seconds) < float("inf"):
-        raise ValueError(f"{what} must be more than 0 seconds and finite, not {seconds!r}")
-    return float(seconds)
 
 
 def check_seed(seed: Any) -> int | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from nbparallel import config, mapping
 from nbparallel.calls import Calls
-from nbparallel.choice import check_chunksize, check_function, open_backend
+from nbparallel.choice import check_chunksize, check_function, check_seconds, open_backend
 from nbparallel.engine.work import Backend
 from nbparallel.inputs import IteratorInput, make_input
 from nbparallel.run import Run
@@ -89,10 +89,13 @@ class Pool:
         maxtasksperchild: after so many tasks a worker is replaced by a fresh one.
         context: for the standard signature: a context of ``multiprocessing``, of which the start method is taken.
         start_method: how workers start; by default the context's, or the notebook's (see `configure`).
+        timeout: seconds that one task may take, from its own start; then its worker is ended, and it alone fails,
+            with `TaskTimeout`. By default tasks have no limit: the timeouts of `AsyncResult.get` and of the iterators'
+            ``next`` end the waiting alone.
 
     Raises:
-        ValueError: a number is below 1, or the start method is unknown.
-        TypeError: the initializer is not callable.
+        ValueError: a number is below 1, the start method is unknown, or there is a `timeout` inside a task.
+        TypeError: the initializer is not callable, or `timeout` is no number.
         SerializationError: the initializer or its arguments can't be sent to a worker.
 
     Example:
@@ -110,12 +113,16 @@ class Pool:
         context: Any = None,
         *,
         start_method: str | None = None,
+        timeout: float | None = None,
     ) -> None:
         if start_method is None and context is not None:
             start_method = context.get_start_method()
         self._width = config.resolve_workers(processes)
-        self._backend = open_backend(self._width, initializer, tuple(initargs), maxtasksperchild, start_method)
-        self._calls = Calls(self._backend, self._width)
+        self._timeout = check_seconds(timeout, "timeout")
+        self._backend = open_backend(
+            self._width, initializer, tuple(initargs), maxtasksperchild, start_method, self._timeout
+        )
+        self._calls = Calls(self._backend, self._width, self._timeout)
         self._state = "RUN"
         self._finalizer = weakref.finalize(self, _terminate, self._backend)
 
@@ -255,13 +262,15 @@ class Pool:
         self._check_running()
         check_function(func)
         size = check_chunksize(chunksize)
-        return Run(func, make_input([iterable]), self._backend, self._width, style=style, chunksize=size)
+        inputs = make_input([iterable])
+        return Run(func, inputs, self._backend, self._width, style=style, chunksize=size, timeout=self._timeout)
 
     def _stream(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None) -> Stream:
         self._check_running()
         check_function(func)
         size = check_chunksize(chunksize)
-        stream = Stream(func, IteratorInput([iter(iterable)]), self._backend, self._width, chunksize=size)
+        inputs = IteratorInput([iter(iterable)])
+        stream = Stream(func, inputs, self._backend, self._width, chunksize=size, timeout=self._timeout)
         stream.start(background=True)
         return stream
 

@@ -14,7 +14,7 @@ import tempfile
 import time
 
 import nbparallel
-from nbparallel import TaskError, TaskTimeout, WorkerCrashed, last_run, pmap, pmap_async
+from nbparallel import Executor, Pool, TaskError, TaskTimeout, WorkerCrashed, last_run, pmap, pmap_async
 
 nbparallel.configure(workers=2, start_method=os.environ["START_METHOD"], progress=False)
 HOME = tempfile.mkdtemp()
@@ -268,6 +268,18 @@ folder = Attempts().folder
 found = pmap(draws_and_fails, [folder] * 3, range(3), seed=3, retries=1)
 for x, number in enumerate(found):
     assert pathlib.Path(folder, f"drawn {x}").read_text().split() == [str(number)] * 2
+
+# %% a pool's limit, and an executor's, is each task's own (see also test_crash_table.py)
+with Pool(2, timeout=0.5) as pool:
+    assert type(raised(pool.map, sleeps_at_3, range(6))) is TaskTimeout
+    assert pool.map(negate, range(3)) == [0, -1, -2]
+    error = raised(pmap, lambda _: Pool(1, timeout=1), [0])
+    assert type(error) is ValueError
+    assert "a pool inside a task has none" in str(error)
+assert type(raised(pmap, lambda _: Executor(1, timeout=1), [0])) is ValueError
+for make in (Pool, Executor):
+    assert type(raised(make, 2, timeout=0)) is ValueError
+    assert type(raised(make, 2, timeout="1")) is TypeError
 
 # %% a deadline: TimeoutError, and the finished results are kept
 error = raised(pmap, sleeps_at_3, range(6), deadline=0.6, chunksize=1)
