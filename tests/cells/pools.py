@@ -376,7 +376,7 @@ with Executor(1, broken) as executor:
 with Executor(2) as executor:
     assert isinstance(executor, concurrent.futures.Executor)
     future = executor.submit(add, 1, y=2)
-    assert type(future) is concurrent.futures.Future
+    assert isinstance(future, concurrent.futures.Future)
     assert future.result(30) == 3
     failing = executor.submit(inverse, 0)
     assert type(failing.exception(30)) is ZeroDivisionError
