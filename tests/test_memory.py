@@ -137,8 +137,10 @@ def test_the_less_is_left_the_sooner_it_looks_again(machine):
     assert waits[0] == pytest.approx(memory.LOOK_SECONDS)
     assert waits == sorted(waits, reverse=True)
     assert waits[-1] == pytest.approx(0.02)
-    guard.look([1], active=False)
+    machine.used = 900
+    assert guard.look([1], active=False) == Look(), "whoever runs next is told, not nobody"
     assert guard.asleep
+    assert guard.look([1], active=True).news
 
 
 def test_the_last_known_is_the_peak_where_the_system_tells(machine):
@@ -214,7 +216,7 @@ def test_an_idle_worker_may_be_the_largest(engine, machine, tmp_path):
     pids = until(lambda: read_pids(tmp_path, "a", "b"), "two have begun")
     (tmp_path / "b may end").touch()
     until(lambda: 1 in work.values, "one is idle")
-    machine.sizes = {pids["a"]: 100, pids["b"]: 500}
+    machine.sizes = {pids["a"]: 20, pids["b"]: 500}  # alone, a is too small to be ended
     machine.used = 960
     until(lambda: engine.pids == [pids["a"]], "the idle one is gone")
     machine.used = 100

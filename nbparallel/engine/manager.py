@@ -351,12 +351,12 @@ class Engine:
         workers = {worker.process.pid: worker for worker in self._workers.values()}
         active = any(self._chunk_of(worker) is not None for worker in workers.values())
         look = self._guard.look(workers, active=active)
-        if active and look.news:
+        if look.news:
             for work in self._works.values():
                 work.write(-1, 2, look.news)
                 self._lock.touch(work)
         heavy = [workers[pid].number for pid in look.heavy]
-        self._perform(self._scheduler.memory(short=active and look.short, heavy=heavy))
+        self._perform(self._scheduler.memory(short=look.short, heavy=heavy))
         if look.victim is not None:
             workers[look.victim].process.kill()
         return self._guard.seconds_left()

@@ -111,34 +111,46 @@ class Guard:
 
         Args:
             pids: the live workers.
-            active: whether anything runs or waits; if not, this is the last look until `wake`.
+            active: whether anything runs; if not, nothing is read, and there is no further look until `wake`.
         """
+        if not active:
+            self._next, self._told = None, False  # whoever runs next is told anew
+            return Look()
         thresholds = _thresholds
+        lowest = min(thresholds.pause or 1.0, thresholds.stop or 1.0)
         alive = list(pids)
-        self._sizes.update({pid: resident(pid) or self._sizes.get(pid, 0) for pid in alive})
-        use = self._use = memory_use(lambda limit: self._held(alive, limit, thresholds))
+        self._sizes.update({pid: size for pid in alive if (size := resident(pid))})  # nothing: it is ending
+        own: dict[int, int] = {}
+        use = self._use = memory_use(lambda limit: self._held(alive, limit * lowest, own))
         self._looked = time.monotonic()
         room = (1.0 if thresholds.stop is None else thresholds.stop) * use.limit - use.used
         wait = min(LOOK_SECONDS, max(room / _FILL_RATE, _SHORTEST_LOOK_SECONDS))
-        self._next = self._looked + wait if active else None
+        self._next = self._looked + wait
         if thresholds.pause is None or use.share < thresholds.pause - _TOLD_MARGIN:
             self._told = False
-        if use.share <= min(thresholds.pause or 1.0, thresholds.stop or 1.0):
+        if use.share <= lowest:
             return Look()
-        own = {pid: private(pid) for pid in alive}
+        own = own or {pid: private(pid) for pid in alive}
         short = thresholds.pause is not None and use.share > thresholds.pause
         heavy = tuple(pid for pid, size in own.items() if size > _HEAVY_SHARE * use.limit) if short else ()
         return Look(
             short, self._news(use, thresholds.pause) if short else "", heavy, self._victim(own, use, thresholds)
         )
 
-    def _held(self, pids: list[int], limit: int, thresholds: Thresholds) -> int:
-        """Return what this process and its workers hold, closely where it matters: that takes milliseconds."""
-        own = resident(os.getpid())
-        loosely = own + sum(self._sizes[pid] for pid in pids)  # pages that they share count several times
-        if loosely <= min(thresholds.pause or 1.0, thresholds.stop or 1.0) * limit:
+    def _held(self, pids: list[int], enough: float, own: dict[int, int]) -> int:
+        """Return what this process and its workers hold: closely where it matters, as that takes milliseconds.
+
+        Args:
+            pids: the workers.
+            enough: up to so many bytes, more than there are may be counted.
+            own: takes what each worker holds, where it is counted closely.
+        """
+        here = resident(os.getpid())
+        loosely = here + sum(self._sizes.get(pid, 0) for pid in pids)  # pages that they share count several times
+        if loosely <= enough:
             return loosely
-        return own + sum(private(pid) for pid in pids)
+        own.update({pid: private(pid) for pid in pids})
+        return here + sum(own.values())
 
     def _news(self, use: MemoryUse, pause: float | None) -> str:
         if self._told or pause is None:
