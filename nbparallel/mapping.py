@@ -194,17 +194,18 @@ def finish(run: Run, *, ordered: bool = True, shown: config.Progress = False) ->
     """Start a run, wait for its end with a bar, and return its results; an interrupt cancels it."""
     global _last
     _last = run
-    try:
-        run.start(background=False)
-        progress.wait(run, shown)
-        run.wait_until_kept()
-    except BaseException:
-        # An interrupt, or an error on the way: nothing may go on unseen.
-        if run.cancel():
-            with contextlib.suppress(TimeoutError):  # a thread's task can't be ended, and may take long
-                run.wait(STOP_SECONDS)
-                run.wait_until_kept(STOP_SECONDS)
-        raise
+    with progress.Watch(run, shown) as watch:
+        try:
+            run.start(background=False)
+            watch.wait()
+            run.wait_until_kept()
+        except BaseException:
+            # An interrupt, or an error on the way: nothing may go on unseen.
+            if run.cancel():
+                with contextlib.suppress(TimeoutError):  # a thread's task can't be ended, and may take long
+                    run.wait(STOP_SECONDS)
+                    run.wait_until_kept(STOP_SECONDS)
+            raise
     return run.result() if ordered else list(run.as_completed())
 
 

@@ -1,10 +1,15 @@
-"""Waiting for a run with a bar: tqdm's, in whatever form suits the front end."""
+"""When a run's bar appears, when it moves and when it ends; `bars` paints it. Called by `mapping`.
+
+It moves in the thread that waits: whoever interrupts the cell finds no other thread that still displays.
+"""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+import threading
 
+from nbparallel import bars
+from nbparallel.backends import local
 from nbparallel.config import Progress
 from nbparallel.run import Run
 
@@ -14,47 +19,58 @@ QUIET_SECONDS = 0.5
 BEAT_SECONDS = 0.1
 
 
-def wait(run: Run, shown: Progress) -> None:
-    """Wait until `run` is finished; show a bar if `shown` says so.
+class Watch:
+    """Shows how far a run is: a context manager around its start, its end and, if need be, its cancellation.
 
     Args:
-        run: started.
+        run: not started.
         shown: True at once, ``"auto"`` after half a second where somebody looks, False never.
     """
-    if shown is False or (shown == "auto" and not _somebody_looks()):
-        run.wait()
-        return
-    if shown == "auto" and run.drive(lambda: run.done, beat=QUIET_SECONDS):
-        return
-    with _bar(run) as bar:
-        try:
-            while not run.drive(lambda: run.done, beat=BEAT_SECONDS):
-                _move(bar, run)
-        finally:
-            _move(bar, run)
 
+    def __init__(self, run: Run, shown: Progress) -> None:
+        self._run = run
+        self._at_once = shown is True
+        self._is_shown = shown is True or (shown == "auto" and _somebody_looks())
+        self._headline = bars.headline(run)  # not later: an input's length may be known by then, or not
+        self._bar: bars.Bar | None = None
+        self._due = 0.0 if shown is True else QUIET_SECONDS  # in the run's own time
+        self._thread = threading.get_ident()
 
-def _bar(run: Run) -> Any:
-    from tqdm.auto import tqdm
+    def __enter__(self) -> Watch:
+        self._run.listeners.append(self._hear)
+        return self
 
-    bar = tqdm(total=run.total, desc=run.label, unit="task", mininterval=0)
-    bar.start_t -= run.seconds  # its rate is that of the whole run, not only of what was seen
-    return bar
+    def __exit__(self, *_: object) -> None:
+        self._run.listeners.remove(self._hear)
+        if self._bar is not None:
+            self._bar.close()
 
+    def wait(self) -> None:
+        """Wait until the run is finished."""
+        if not self._is_shown:
+            self._run.wait()
+            return
+        if self._at_once:
+            self._beat()
+        while not self._run.drive(lambda: self._run.done, beat=max(0.0, self._due - self._run.seconds)):
+            self._beat()
 
-def _move(bar: Any, run: Run) -> None:
-    if bar.total != run.total:
-        bar.total = run.total
-    if run.failures:
-        bar.set_postfix_str(f"{len(run.failures)} failed", refresh=False)
-    if run.completed > bar.n:
-        bar.update(run.completed - bar.n)
-    bar.refresh()
+    def _hear(self) -> None:
+        # Of the serial backend, which computes in this thread before it can wait.
+        if not self._is_shown or self._run.done or threading.get_ident() != self._thread:
+            return
+        if self._run.seconds >= self._due:
+            self._beat()
+
+    def _beat(self) -> None:
+        if self._bar is None:
+            self._bar = bars.open_bar(self._run, self._headline)
+        else:
+            self._bar.move()
+        self._due = self._run.seconds + BEAT_SECONDS
 
 
 def _somebody_looks() -> bool:
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    if shell is not None and type(shell).__name__ == "ZMQInteractiveShell":
-        return True
-    return sys.stderr is not None and sys.stderr.isatty()
+    if local.is_inside_task():  # a nested map: the outer one has the bar
+        return False
+    return bars.in_notebook() or (sys.stderr is not None and sys.stderr.isatty())

@@ -16,6 +16,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -123,8 +124,32 @@ class Lab:
         return cell
 
     def run(self, code: str) -> str:
-        """Execute a new cell and return what its outputs show at the end."""
-        return self.start(code).wait()
+        """Execute a new cell that raises nothing, and return what its outputs show at the end."""
+        cell = self.start(code)
+        text = cell.wait()
+        assert cell.box.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0, text
+        return text
+
+    def save(self) -> dict[str, Any]:
+        """Click the toolbar's button that saves, and return the saved notebook."""
+        path = self.folder / NOTEBOOK
+        before = path.stat().st_mtime_ns
+        self.page.locator('[data-command="docmanager:save"]').click()
+        limit = time.monotonic() + PATIENCE
+        while path.stat().st_mtime_ns == before and time.monotonic() < limit:
+            self.page.wait_for_timeout(20)
+        expect(self.page.locator(".jp-mod-dirty")).to_have_count(0)
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+    def read_without_kernel(self, notebook: dict[str, Any]) -> None:
+        """Open a saved notebook for reading: no kernel is started for it."""
+        # Of a language that no kernel here knows, so that the page asks.
+        notebook["metadata"] = {"kernelspec": {"name": "absent", "display_name": "Absent", "language": "absent"}}
+        (self.folder / "read.ipynb").write_text(json.dumps(notebook))
+        self.page.goto(f"{self._url}lab/tree/read.ipynb?token={TOKEN}&reset")
+        self.page.get_by_role("dialog").get_by_role("button", name="No Kernel").click()
+        expect(self.page.locator("#jp-main-statusbar")).to_contain_text("No Kernel")
 
     def press_stop(self) -> None:
         """Click the toolbar's button that interrupts the kernel."""
@@ -216,4 +241,3 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             folder = Path.cwd()
         """)
         yield lab
-        lab.run("nbparallel.backends.shutdown()")

@@ -1,14 +1,11 @@
-"""What only a notebook has: a running event loop, widgets, autoreload, the shell; in real kernels."""
+"""What only a notebook has: a running event loop, autoreload, the shell; in real kernels."""
 
 from __future__ import annotations
 
 import os
-import re
-import subprocess
-import sys
 
 import pytest
-from kernels import ENVIRONMENT, METHODS, Kernel, Output, kernel
+from kernels import METHODS, Kernel, kernel
 
 __all__ = ["kernel"]
 
@@ -78,82 +75,6 @@ def test_an_executor_serves_the_running_loop(kernel: Kernel) -> None:
         found
     """)
     assert output.result == "[0, 1, 2, 3]"
-
-
-# ---- bars ----
-
-
-def bar_texts(output: Output) -> list[str]:
-    """Return the texts that a bar's widgets took on, in order."""
-    texts = []
-    for message in output.messages:
-        state = message["content"].get("data", {}).get("state", {}) if "comm" in message["msg_type"] else {}
-        texts += [state["value"]] if isinstance(state.get("value"), str) else []
-    return [text.replace("\u2007", " ") for text in texts if text]  # tqdm's spaces are as wide as a digit
-
-
-@pytest.mark.parametrize("inputs", ["range(20)", "iter(range(20))"])
-@pytest.mark.parametrize("chunksize", ["'auto'", "1", "7"])
-def test_a_bar_ends_at_all_of_all(kernel: Kernel, inputs: str, chunksize: str) -> None:
-    output = kernel.run(f"x = pmap(abs, {inputs}, progress=True, label='twenty', chunksize={chunksize})")
-    assert len(output.displays) == 1
-    assert "application/vnd.jupyter.widget-view+json" in output.displays[0]
-    texts = bar_texts(output)
-    assert any("twenty" in text for text in texts)
-    assert re.search(r"\b20/20\b", [text for text in texts if "/" in text][-1])
-    assert output.stderr == ""
-
-
-def test_a_bar_counts_failures(kernel: Kernel) -> None:
-    kernel.run("inverse = lambda x: 1 / x")
-    output = kernel.run("x = pmap(inverse, [0, 1, 0], progress=True, on_error='return')")
-    last = [text for text in bar_texts(output) if "/" in text][-1]
-    assert "3/3" in last
-    assert "2 failed" in last
-
-
-def test_a_bar_moves_while_a_slow_input_is_read_without_a_pause(kernel: Kernel) -> None:
-    kernel.run("""
-        def slowly():
-            while not (folder / "enough").exists():
-                time.sleep(0.005)
-                yield -1
-    """)
-    cell = kernel.send("x = pmap(abs, slowly(), progress=True, chunksize=1)")
-    assert kernel.receive(lambda: any(re.search(r"[1-9]\d*task", text) for text in bar_texts(kernel.shown_by(cell))))
-    (kernel.folder / "enough").touch()
-    kernel.wait(cell)
-    kernel.run("(folder / 'enough').unlink()")
-
-
-@pytest.mark.parametrize(("quiet", "bars"), [(1000, 0), (0, 1)])
-def test_only_a_long_run_has_a_bar(kernel: Kernel, quiet: int, bars: int) -> None:
-    kernel.run(f"from nbparallel import progress; kept, progress.QUIET_SECONDS = progress.QUIET_SECONDS, {quiet}")
-    kernel.run("""
-        def waits(x):
-            while not (folder / "bar").exists():
-                time.sleep(0.002)
-    """)
-    # With no quiet time the bar is there before the tasks can end; the other run ends long before its time.
-    cell = kernel.send("x = pmap(waits, [1], progress='auto')")
-    output = kernel.shown_by(cell)
-    assert kernel.receive(lambda: len(output.displays) == bars)
-    (kernel.folder / "bar").touch()
-    kernel.wait(cell)
-    assert len(output.displays) == bars
-    assert len(kernel.run("x = pmap(abs, range(5), progress=False)").displays) == 0
-    kernel.run("progress.QUIET_SECONDS = kept; (folder / 'bar').unlink()")
-
-
-def test_a_script_has_a_bar_of_text() -> None:
-    source = "from nbparallel import pmap; pmap(abs, range(20), progress=True, workers=2, label='twenty')"
-    done = subprocess.run(
-        [sys.executable, "-c", source], env=ENVIRONMENT, capture_output=True, text=True, timeout=50, check=True
-    )
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith("twenty: 100%")
-    assert "20/20" in last
-    assert done.stdout == ""
 
 
 # ---- modules beside the notebook ----

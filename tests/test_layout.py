@@ -31,6 +31,8 @@ ORDER = [
     "run",
     "stream",
     "calls",
+    "bars",
+    "nbval",
     "progress",
     "mapping",
     "pool",

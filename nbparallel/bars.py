@@ -1,0 +1,180 @@
+"""The forms of a bar: a widget in a notebook, a text where widgets are missing, tqdm's line in a terminal.
+
+Made by `progress`, which says when a bar moves and when it ends. A bar reads its run and changes nothing there, but for
+who writes the output of tasks. It is driven by one thread.
+"""
+
+from __future__ import annotations
+
+import html
+import sys
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+from nbparallel.execution import write
+from nbparallel.run import Run
+
+if TYPE_CHECKING:
+    import ipywidgets
+
+#: On each output of a bar, so that programs know it from the cell's own: `nbval` does not compare it.
+METADATA = {"nbparallel": "progress"}
+
+_VIEW = "application/vnd.jupyter.widget-view+json"
+_COUNTS = "{percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+_COUNTS_UP = "{n_fmt} tasks [{elapsed}, {rate_fmt}{postfix}]"
+_TEXT_WIDTH = 80
+# As JupyterLab shows text, so that nothing moves when the text takes the bar's place.
+_STYLE = (
+    "font: var(--jp-code-font-size, 13px)/var(--jp-code-line-height, 1.3) var(--jp-code-font-family, monospace);"
+    " padding-left: var(--jp-code-padding, 5px); white-space: pre-wrap"
+)
+
+
+class Bar(Protocol):
+    """A bar on show."""
+
+    def move(self) -> None:
+        """Show how far the run is."""
+
+    def close(self) -> None:
+        """Show how far it came, and leave what stays."""
+
+
+def open_bar(run: Run, headline: str) -> Bar | None:
+    """Return a bar in the form that suits the front end; `None` where there is no place for one."""
+    if in_notebook():
+        return NotebookBar(run, headline)
+    return TerminalBar(run) if sys.stderr is not None else None
+
+
+def in_notebook() -> bool:
+    """Return whether a kernel's front end shows what this process displays."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and "IPKernelApp" in shell.config
+
+
+def headline(run: Run) -> str:
+    """Return a run's line that never changes, such as ``"square: 100 tasks on 4 workers"``."""
+    tasks = "tasks" if run.total is None else _count(run.total, "task")
+    return f"{run.label}: {tasks} on {_count(run.width, 'worker')}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+class NotebookBar(Bar):
+    """One output with a headline and a bar, replaced by the headline at the end; then one with the summary.
+
+    A saved notebook holds text only, and needs no widget's state to be read.
+
+    Args:
+        run: started.
+        headline: its line that never changes; it stands also for the widget where that can't be shown.
+    """
+
+    def __init__(self, run: Run, headline: str) -> None:
+        self._run = run
+        self._headline = headline
+        self._widget = _make_widget(self._html())
+        view = {} if self._widget is None else {_VIEW: self._widget._repr_mimebundle_()[_VIEW]}
+        self._output = _display({**view, **self._stays()})
+
+    def move(self) -> None:
+        if self._widget is not None:
+            self._widget.value = self._html()
+        else:
+            text = f"{self._headline}\n{_meter(self._run, ncols=_TEXT_WIDTH)}"
+            self._output.update({"text/plain": text}, raw=True, metadata=METADATA)
+
+    def close(self) -> None:
+        self.move()
+        self._output.update(self._stays(), raw=True, metadata=METADATA)
+        if self._widget is not None:
+            for model in (self._widget, self._widget.style, self._widget.layout):
+                model.close()
+        _display({"text/plain": self._run.summary()})
+
+    def _stays(self) -> dict[str, str]:
+        return {"text/plain": self._headline}
+
+    def _html(self) -> str:
+        run = self._run
+        how_far = "" if run.total is None else f' value="{run.completed}" max="{run.total or 1}"'
+        colour = "var(--jp-error-color1, #d32f2f)" if run.failures else "var(--jp-brand-color1, #1976d2)"
+        counts = _meter(run, bar_format=_COUNTS_UP if run.total is None else _COUNTS)
+        return (
+            f'<div style="{_STYLE}"><div>{html.escape(self._headline)}</div>'
+            f'<progress{how_far} style="width: 30%; accent-color: {colour}"></progress>'
+            f"<span> {html.escape(counts)}</span></div>"
+        )
+
+
+class TerminalBar(Bar):
+    """tqdm's bar; what tasks print stands above it.
+
+    Args:
+        run: started.
+    """
+
+    def __init__(self, run: Run) -> None:
+        from tqdm import tqdm
+
+        class Line(tqdm):  # type: ignore[type-arg]
+            monitor_interval = 0  # no thread that looks after it: it moves ten times a second
+
+        self._run = run
+        # Without smoothing its rate is that of the whole run, not only of what was seen. The delay spares a first line
+        # that says 0.
+        self._bar = Line(total=run.total, desc=run.label, unit="task", smoothing=0, delay=1e-9, dynamic_ncols=True)
+        self._bar.start_t -= run.seconds
+        run.show = self._write_above
+        self.move()
+
+    def move(self) -> None:
+        self._read()
+        self._bar.refresh()
+
+    def close(self) -> None:
+        self._read()
+        self._bar.close()
+        self._run.show = write
+
+    def _read(self) -> None:
+        self._bar.total = self._run.total
+        self._bar.n = self._run.completed
+        self._bar.set_postfix_str(_postfix(self._run), refresh=False)
+
+    def _write_above(self, target: TextIO, text: str) -> None:
+        with self._bar.external_write_mode(target):
+            write(target, text if text.endswith("\n") else f"{text}\n")
+
+
+def _display(data: dict[str, Any]) -> Any:
+    """Show one more output, and return its handle."""
+    from IPython import display
+
+    handle: Any = display.DisplayHandle  # untyped, as all of it
+    handle = handle()
+    handle.display(data, raw=True, metadata=METADATA)
+    return handle
+
+
+def _make_widget(value: str) -> ipywidgets.HTML | None:
+    try:
+        import ipywidgets
+    except ImportError:
+        return None
+    return ipywidgets.HTML(value, layout={"width": "100%"})
+
+
+def _meter(run: Run, **form: Any) -> str:
+    from tqdm import tqdm
+
+    total: Any = run.total  # None if unknown, which tqdm's types don't say
+    return tqdm.format_meter(run.completed, total, run.seconds, unit="task", postfix=_postfix(run), **form)
+
+
+def _postfix(run: Run) -> str:
+    return f"{len(run.failures)} failed" if run.failures else ""

@@ -1,0 +1,291 @@
+"""The bar of a map: it moves, it ends at all of all, and what stays of it is text that reads right when saved."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from kernels import ENVIRONMENT, Kernel, Output
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    """A kernel whose tasks can wait for files; in it, `folder` is a `pathlib.Path` of its own."""
+    folder = tmp_path_factory.mktemp("notebook")
+    with Kernel(folder=folder) as kernel:
+        kernel.run(f"""
+            import itertools, os, sys, time
+            from pathlib import Path
+            import nbparallel
+            from nbparallel import bars, last_run, pmap, progress
+
+            nbparallel.configure(workers=2)
+            folder = Path({str(folder)!r})
+
+            def waits(x):
+                while not (folder / f"go {{x}}").exists():
+                    time.sleep(0.002)
+                return x
+
+            inverse = lambda x: 1 / x
+        """)
+        yield kernel
+        kernel.run("nbparallel.backends.shutdown()")
+
+
+@pytest.fixture
+def kernel(notebook: Kernel) -> Iterator[Kernel]:
+    """The kernel, with no file in its folder."""
+    yield notebook
+    for path in notebook.folder.iterdir():
+        path.unlink()
+
+
+def go(kernel: Kernel, *tasks: int) -> None:
+    for task in tasks:
+        (kernel.folder / f"go {task}").touch()
+
+
+def bar_texts(output: Output) -> list[str]:
+    """Return the texts that a cell's bars took on, in order, from widgets and from outputs."""
+    texts = []
+    for message in output.messages:
+        data = message["content"].get("data", {})
+        if "comm" in message["msg_type"]:
+            texts.append(data.get("state", {}).get("value"))
+        else:
+            texts.append(data.get("text/plain"))
+    lines = [html.unescape(re.sub("<.*?>", "", text)) for text in texts if isinstance(text, str)]
+    return [line for text in lines for line in text.splitlines() if "[" in line]
+
+
+def kept(output: Output) -> list[str]:
+    """Return what a saved notebook would hold of a cell's bars: the texts of its outputs, after all updates."""
+    outputs: dict[object, dict[str, str]] = {}
+    for number, message in enumerate(output.messages):
+        content = message["content"]
+        if content.get("metadata") == {"nbparallel": "progress"}:
+            outputs[content["transient"].get("display_id", number)] = content["data"]
+    assert all(set(data) == {"text/plain"} for data in outputs.values())
+    return [data["text/plain"] for data in outputs.values()]
+
+
+def without_time(summary: str) -> str:
+    found = re.fullmatch(r"(.*) in [\d.]+ (µs|ms|s|min)", summary)
+    assert found, summary
+    return found[1]
+
+
+@pytest.mark.parametrize("inputs", ["range(20)", "iter(range(20))"])
+@pytest.mark.parametrize("chunksize", ["'auto'", "1", "7"])
+def test_a_bar_ends_at_all_of_all_and_leaves_two_lines(kernel: Kernel, inputs: str, chunksize: str) -> None:
+    output = kernel.run(f"x = pmap(abs, {inputs}, progress=True, label='twenty', chunksize={chunksize})")
+    assert VIEW in output.displays[0]
+    assert re.search(r"100% 20/20 \[00:0\d<00:00, +[\d.]+k?task/s\]", bar_texts(output)[-1])
+    headline, summary = kept(output)
+    assert headline == ("twenty: 20 tasks on 2 workers" if inputs == "range(20)" else "twenty: tasks on 2 workers")
+    assert without_time(summary) == "20 ok"
+    assert output.stdout == output.stderr == ""
+
+
+def test_a_bar_moves_with_its_tasks(kernel: Kernel) -> None:
+    cell = kernel.send("x = pmap(waits, range(4), chunksize=1, progress=True)")
+    for done in range(4):
+        assert kernel.receive(lambda: any(f" {done}/4 " in text for text in bar_texts(kernel.shown_by(cell))))  # noqa: B023
+        go(kernel, done)
+    assert " 4/4 " in bar_texts(kernel.wait(cell))[-1]
+
+
+def test_an_unknown_total_counts_up(kernel: Kernel) -> None:
+    kernel.run("""
+        def slowly():
+            while not (folder / "enough").exists():
+                time.sleep(0.005)
+                yield -1
+    """)
+    cell = kernel.send("x = pmap(abs, slowly(), progress=True, chunksize=1)")
+    # The bar moves also while the input is read without a pause.
+    counting = re.compile(r"[1-9]\d* tasks \[00:\d\d, ")
+    assert kernel.receive(lambda: any(counting.search(text) for text in bar_texts(kernel.shown_by(cell))))
+    (kernel.folder / "enough").touch()
+    headline, summary = kept(kernel.wait(cell))
+    assert headline == "abs: tasks on 2 workers"
+    assert without_time(summary) == kernel.run("print(last_run().total, 'ok')").stdout.strip()
+
+
+def test_failures_are_counted(kernel: Kernel) -> None:
+    output = kernel.run("x = pmap(inverse, [0, 1, 0], progress=True, on_error='return', label='three')")
+    assert re.search(r"3/3 \[.*, 2 failed\]", bar_texts(output)[-1])
+    headline, summary = kept(output)
+    assert (headline, without_time(summary)) == ("three: 3 tasks on 2 workers", "1 ok, 2 failed")
+
+
+def test_an_error_ends_the_bar_where_the_run_ended(kernel: Kernel) -> None:
+    cell = kernel.send("pmap(lambda x: waits(0) if x == 0 else 1 / (x - 1), range(100), chunksize=1, progress=True)")
+    go(kernel, 0)
+    output = kernel.wait(cell, fails=True)
+    completed, failed = map(int, kernel.run("print(last_run().completed, len(last_run().failures))").stdout.split())
+    assert f" {completed}/100 [" in bar_texts(output)[-1]
+    assert f"{failed} failed]" in bar_texts(output)[-1]
+    assert without_time(kept(output)[1]) == f"{completed - failed} ok, {failed} failed, {100 - completed} not run"
+    kinds = [message["msg_type"] for message in output.messages]
+    assert kinds.index("error") > max(number for number, kind in enumerate(kinds) if kind == "display_data")
+
+
+def test_an_interrupt_ends_the_bar_where_the_run_ended(kernel: Kernel) -> None:
+    cell = kernel.send("x = pmap(waits, range(6), chunksize=1, progress=True)")
+    go(kernel, 0)
+    assert kernel.receive(lambda: any(" 1/6 " in text for text in bar_texts(kernel.shown_by(cell))))
+    kernel.interrupt()
+    output = kernel.wait(cell, fails=True)
+    assert " 1/6 " in bar_texts(output)[-1]
+    headline, summary = kept(output)
+    assert (headline, without_time(summary)) == ("waits: 6 tasks on 2 workers", "1 ok, 5 not run")
+
+
+def test_what_can_not_travel_shows_no_bar(kernel: Kernel) -> None:
+    output = kernel.run("pmap(lambda x: get_ipython(), [1], progress=True)", fails=True)
+    assert output.displays == []
+    assert bar_texts(output) == []
+
+
+@pytest.mark.parametrize(("quiet", "lines"), [(1000, 0), (0, 2)])
+def test_only_a_long_run_has_a_bar(kernel: Kernel, quiet: int, lines: int) -> None:
+    kernel.run(f"usual, progress.QUIET_SECONDS = progress.QUIET_SECONDS, {quiet}")
+    # With no quiet time the bar is there before the tasks can end; the other run ends long before its time.
+    cell = kernel.send("x = pmap(waits, [1])")
+    assert kernel.receive(lambda: len(kernel.shown_by(cell).displays) == bool(lines))
+    go(kernel, 1)
+    assert len(kept(kernel.wait(cell))) == lines
+    assert kernel.run("x = pmap(waits, [1], progress=False)").displays == []
+    kernel.run("progress.QUIET_SECONDS = usual; print(usual)")
+
+
+def test_a_bar_moves_ten_times_a_second_at_most(kernel: Kernel) -> None:
+    output = kernel.run("x = pmap(lambda x: time.sleep(0.0005), range(2000), chunksize=1, progress=True)")
+    moves = len(bar_texts(output))
+    seconds = float(kernel.run("print(last_run().seconds)").stdout)
+    assert 3 <= moves <= 10 * seconds + 2  # its beginning and its end are no moves
+
+
+def test_a_serial_run_has_a_bar_and_nested_runs_have_none(kernel: Kernel) -> None:
+    kernel.run("usual, progress.QUIET_SECONDS = progress.QUIET_SECONDS, 0")
+    kernel.run("nested = lambda x: sum(pmap(waits, [x, x], label='inner'))")
+    for backend in ("serial", "threads"):
+        cell = kernel.send(f"pmap(nested, range(3), chunksize=1, label='outer', backend={backend!r})")
+        go(kernel, 0, 1, 2)
+        output = kernel.wait(cell)
+        assert output.result == "[0, 2, 4]"
+        assert bar_texts(output)
+        assert [text.split(":")[0] for text in kept(output)[:-1]] == ["outer"]
+    kernel.run("progress.QUIET_SECONDS = usual")
+
+
+def test_a_bar_leaves_no_widget(kernel: Kernel) -> None:
+    kernel.run("pmap(abs, range(5), progress=True)")
+    count = "import comm; print(len(comm.get_comm_manager().comms))"
+    before = kernel.run(count).stdout
+    kernel.run("pmap(abs, range(5), progress=True); pmap(abs, range(5), progress=True)")
+    assert kernel.run(count).stdout == before
+
+
+def test_without_widgets_the_bar_is_text(kernel: Kernel) -> None:
+    kernel.run("widgets = sys.modules.get('ipywidgets'); sys.modules['ipywidgets'] = None")
+    cell = kernel.send("x = pmap(waits, range(2), chunksize=1, progress=True)")
+    for done in range(2):
+        assert kernel.receive(lambda: any(f" {done}/2 " in text for text in bar_texts(kernel.shown_by(cell))))  # noqa: B023
+        go(kernel, done)
+    output = kernel.wait(cell)
+    assert not any("comm" in message["msg_type"] for message in output.messages)
+    assert [list(data) for data in output.displays] == [["text/plain"]] * 2
+    assert bar_texts(output)[-1].startswith("100%|")
+    headline, summary = kept(output)
+    assert (headline, without_time(summary)) == ("waits: 2 tasks on 2 workers", "2 ok")
+    kernel.run("sys.modules['ipywidgets'] = widgets")
+
+
+# ---- terminals ----
+
+
+def test_a_script_has_a_bar_of_text_where_it_asks_for_one() -> None:
+    source = "from nbparallel import pmap; pmap(abs, range(20), workers=2, label='twenty'{})"
+    done = [
+        subprocess.run(
+            [sys.executable, "-c", source.format(asks)],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=True,
+        )
+        for asks in (", progress=True", "")
+    ]
+    last = done[0].stderr.splitlines()[-1]
+    assert last.startswith("twenty: 100%")
+    assert "20/20" in last
+    assert done[0].stdout == done[1].stdout == done[1].stderr == ""
+
+
+def seen_in_a_terminal(text: str) -> list[str]:
+    """Return the lines that a terminal would show: a carriage return goes back, what follows overwrites."""
+    lines = [""]
+    for part in re.split("(\r|\n)", text):
+        if part == "\n":
+            lines.append("")
+            column = 0
+        elif part == "\r":
+            column = 0
+        elif part:
+            column = len(lines[-1]) if lines[-1] == "" else column
+            lines[-1] = lines[-1][:column] + part + lines[-1][column + len(part) :]
+            column += len(part)
+    return [line.rstrip() for line in lines]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminal")
+def test_in_a_terminal_prints_stand_above_the_bar() -> None:
+    source = """
+import sys, time
+from nbparallel import pmap
+
+def speaks(x):
+    time.sleep(0.02)
+    print("said by", x, end="\\n" if x % 2 else "", file=sys.stderr if x % 3 else sys.stdout)
+
+pmap(speaks, range(12), chunksize=1, workers=2, progress=True, label="twelve")
+"""
+    parent, child = os.openpty()
+    try:
+        import fcntl
+        import struct
+        import termios
+
+        fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 90, 0, 0))
+        with subprocess.Popen(
+            [sys.executable, "-c", source], env={**ENVIRONMENT, "TERM": "xterm"}, stdout=child, stderr=child
+        ) as script:
+            os.close(child)
+            shown = b""
+            while chunk := _read(parent):
+                shown += chunk
+        assert script.returncode == 0
+    finally:
+        os.close(parent)
+    lines = [line for line in seen_in_a_terminal(shown.decode()) if line]
+    assert sorted(lines[:-1]) == sorted(f"said by {x}" for x in range(12))
+    assert lines[-1].startswith("twelve: 100%")
+    assert "12/12" in lines[-1]
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # Linux's way to say that the other side is closed
+        return b""

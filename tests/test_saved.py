@@ -1,0 +1,87 @@
+"""What a saved notebook shows: nothing in it needs a kernel or a widget, and another run of it shows the same."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import nbconvert
+import nbformat
+import pytest
+from kernels import ENVIRONMENT
+from nbclient import NotebookClient
+
+pytestmark = pytest.mark.slow
+
+CELLS = [
+    """
+    import time
+    import nbparallel
+    from nbparallel import pmap
+
+    def inverse(x):
+        time.sleep(0.05)
+        return round(1 / x, 3)
+
+    settings = nbparallel.configure(workers=2)
+    """,
+    # This one's bar appears by itself, unless the run is just too short for it; the other's at once.
+    "pmap(inverse, range(1, 21), chunksize=1, label='twenty')[:2]",
+    "x = pmap(inverse, range(4), chunksize=1, label='four', progress=True, on_error='return')",
+]
+SECONDS = re.compile(r" in [\d.]+ (ms|s)")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A notebook that nbclient has executed and saved."""
+    path = tmp_path_factory.mktemp("saved") / "bars.ipynb"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(dedent(cell).strip()) for cell in CELLS])
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        NotebookClient(notebook, kernel_name="python3", timeout=50).execute(cwd=str(path.parent))
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_its_outputs_are_text(saved: Path) -> None:
+    cells = nbformat.read(saved, as_version=4).cells
+    shown = [[output.data for output in cell.outputs] for cell in cells]
+    assert {kind for outputs in shown for data in outputs for kind in data} == {"text/plain"}
+    texts = [[SECONDS.sub("", data["text/plain"]) for data in outputs] for outputs in shown]
+    assert texts == [
+        [],
+        ["twenty: 20 tasks on 2 workers", "20 ok", "[1.0, 0.5]"],
+        ["four: 4 tasks on 2 workers", "3 ok, 1 failed"],
+    ]
+
+
+def test_it_reads_right_as_a_page_and_as_markdown(saved: Path) -> None:
+    page, _ = nbconvert.HTMLExporter().from_filename(str(saved))
+    visible = re.sub(r"<script.*?</script>|<style.*?</style>|<[^>]*>", "", page, flags=re.DOTALL)
+    text, _ = nbconvert.MarkdownExporter().from_filename(str(saved))
+    for shown in (visible, text):
+        lines = [SECONDS.sub("", line.strip()) for line in shown.splitlines()]
+        for line in ("twenty: 20 tasks on 2 workers", "20 ok", "four: 4 tasks on 2 workers", "3 ok, 1 failed"):
+            assert lines.count(line) == 1
+        assert "%|" not in shown
+    assert 'data-mime-type="application/vnd.jupyter.widget-view+json"' not in page
+
+
+def test_it_is_the_same_when_nbval_runs_it_again(saved: Path) -> None:
+    (saved.parent / "pytest.ini").write_text("[pytest]\n")
+    options = ["--nbval", "--nbval-current-env", "-p", "nbparallel.nbval", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, str(saved)],
+        env={**os.environ, **ENVIRONMENT},
+        cwd=saved.parent,
+        capture_output=True,
+        text=True,
+        timeout=55,
+    )
+    assert "3 passed" in done.stdout, done.stdout
