@@ -143,7 +143,7 @@ class TerminalBar(Bar):
 
     def _read(self) -> None:
         self._bar.total = self._run.total
-        self._bar.n = self._run.completed
+        self._bar.n, self._bar.initial = self._run.completed, self._run.completed_before
         self._bar.set_postfix_str(_postfix(self._run), refresh=False)
 
     def _write_above(self, target: TextIO, text: str) -> None:
@@ -173,7 +173,15 @@ def _meter(run: Run, **form: Any) -> str:
     from tqdm import tqdm
 
     total: Any = run.total  # None if unknown, which tqdm's types don't say
-    return tqdm.format_meter(run.completed, total, run.seconds, unit="task", postfix=_postfix(run), **form)
+    return tqdm.format_meter(
+        run.completed,
+        total,
+        run.seconds,
+        initial=run.completed_before,
+        unit="task",
+        postfix=_postfix(run),
+        **form,
+    )
 
 
 def _postfix(run: Run) -> str:

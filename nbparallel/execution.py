@@ -125,6 +125,11 @@ class Execution:
         return self._done_count
 
     @property
+    def completed_before(self) -> int:
+        """How many of those this run did not have to compute."""
+        return self._known_count
+
+    @property
     def seconds(self) -> float:
         """How long it took, or has taken so far."""
         return (self._ended or time.perf_counter()) - self._began

@@ -150,6 +150,21 @@ def test_an_interrupt_ends_the_bar_where_the_run_ended(kernel: Kernel) -> None:
     assert (headline, without_time(summary)) == ("waits: 6 tasks on 2 workers", "1 ok, 5 not run")
 
 
+def test_the_rate_is_of_what_was_computed_now(kernel: Kernel) -> None:
+    kernel.run("""
+        def later(x):
+            if x == 50:
+                time.sleep(0.3 / (folder / "go 0").exists())
+    """)
+    kernel.run("x = pmap(later, range(51), progress=True, on_error='return')")
+    go(kernel, 0)
+    output = kernel.run("x = last_run().resume()")
+    found = re.search(r"51/51 .* ([\d.]+)(task/s|s/task)\]", bar_texts(output)[-1])
+    assert found
+    assert found[2] == "s/task" or float(found[1]) < 1 / 0.3
+    assert without_time(kept(output)[1]) == "51 ok (50 from before)"
+
+
 def test_what_can_not_travel_shows_no_bar(kernel: Kernel) -> None:
     output = kernel.run("pmap(lambda x: get_ipython(), [1], progress=True)", fails=True)
     assert output.displays == []
