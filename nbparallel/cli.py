@@ -1,4 +1,4 @@
-"""The command ``nbparallel``: ``demo`` and ``info``.
+"""The command ``nbparallel``: ``demo``, ``info`` and ``checkpoints``.
 
 Called by its users, from a shell. It only reads arguments and prints: what a command does is in the rooms above, and
 what is heavy is imported by the command that needs it.
@@ -47,6 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     about = "show the cores and the memory that can be used here, and why"
     commands.add_parser("info", help=about, description=f"{about.capitalize()}.")
+    about = "list or remove the results that `pmap(..., checkpoint=)` has kept"
+    of_checkpoints = commands.add_parser("checkpoints", help=about, description=f"{about.capitalize()}.")
+    actions = of_checkpoints.add_subparsers(dest="action", metavar="ACTION")
+    about = "list checkpoints (the default): all that have names, or those that are given"
+    with_list = actions.add_parser("list", help=about, description=f"{about.capitalize()}.")
+    with_list.add_argument("names", metavar="NAME", nargs="*", help="a checkpoint's name or path")
+    about = "remove checkpoints"
+    with_remove = actions.add_parser("remove", help=about, description=f"{about.capitalize()}.")
+    with_remove.add_argument("names", metavar="NAME", nargs="*", help="a checkpoint's name or path")
+    with_remove.add_argument("--all", action="store_true", help="remove all that have names")
     given = parser.parse_args(arguments)
     # A console that lacks a character shows a question mark for it: no output may end the program.
     for stream in (sys.stdout, sys.stderr):
@@ -54,6 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     if given.command == "info":
         return info()
+    if given.command == "checkpoints":
+        if given.action != "remove":
+            return list_checkpoints(getattr(given, "names", []))
+        if given.all == bool(given.names):
+            with_remove.error("give the names of checkpoints, or --all")
+        return remove_checkpoints(given.names)
     try:
         given.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -69,6 +85,47 @@ def info() -> int:
 
     print(resources())
     return 0
+
+
+def list_checkpoints(names: Sequence[str]) -> int:
+    """Print what checkpoints hold.
+
+    Args:
+        names: names or paths; all that have names, if there are none.
+
+    Returns:
+        0 if each could be read, else 1.
+    """
+    from nbparallel.checkpoints import folder
+    from nbparallel.checkpoints.listing import named, table
+
+    lines, problems = table(names or named())
+    if not lines and not problems:
+        lines = [f"There are no checkpoints in {folder()}."]
+    return _tell(lines, problems)
+
+
+def remove_checkpoints(names: Sequence[str]) -> int:
+    """Remove checkpoints.
+
+    Args:
+        names: names or paths; all that have names, if there are none.
+
+    Returns:
+        0 if all are gone, else 1.
+    """
+    from nbparallel.checkpoints.listing import named, remove_all
+
+    gone, problems = remove_all(names or named())
+    return _tell([f"removed {name}" for name in gone], problems)
+
+
+def _tell(lines: Sequence[str], problems: Sequence[str]) -> int:
+    for line in lines:
+        print(line)
+    for problem in problems:
+        print(f"nbparallel: {problem}", file=sys.stderr)
+    return 1 if problems else 0
 
 
 def demo(notebook: Path, folder: Path) -> int:

@@ -393,4 +393,6 @@ def _positive(text: str) -> float | None:
 
 def human_size(size: int) -> str:
     """Return a number of bytes for people to read."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+    if size >= 2**30:
+        return f"{size / 2**30:.1f} GiB"
+    return f"{size / 2**20:.0f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"

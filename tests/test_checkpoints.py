@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import numpy as np
@@ -117,25 +119,86 @@ def test_results_of_all_kinds_come_back(opened: Callable[..., Checkpoint]) -> No
 
 
 def test_a_function_that_cannot_be_pickled_is_refused_before_a_file_is_made(file: Path) -> None:
-    lock = __import__("threading").Lock()
+    lock = threading.Lock()
     with pytest.raises(SerializationError, match="lock"):
         Checkpoint(file, lambda x: lock)
     assert not file.exists()
 
 
-def test_results_of_a_cells_class_are_of_the_notebooks_own_class(nb: Notebook, file: Path) -> None:
-    cell = (
-        "class C:\n    def __init__(self, x): self.x = x\n    def twice(self): return 2 * self.x\ndef f(x): return C(x)"
-    )
-    nb.cell(cell)
-    first = Checkpoint(file, nb["f"])
+def kept_and_known(nb: Notebook, file: Path, function: str, result: str, after: str = "") -> Any:
+    """Keep one result, run a cell, and return what is known of it then."""
+    first = Checkpoint(file, nb[function])
     assert first.known(0, [1]) == {}
-    first.keep(0, nb["C(1)"])
+    first.keep(0, nb[result])
     first.close()
     assert first.troubles == []
-    nb.cell("# run again\n" + cell)
-    second = Checkpoint(file, nb["f"])
+    nb.cell(after)
+    second = Checkpoint(file, nb[function])
     found = second.known(0, [1])
     second.close()
-    assert type(found[0]) is nb["C"]
-    assert found[0].twice() == 2
+    assert second.troubles == []
+    return found.get(0)
+
+
+def test_definitions_of_the_same_text_are_the_notebooks_own(nb: Notebook, file: Path) -> None:
+    cells = """
+        import collections, dataclasses, enum, functools, typing
+        class Colour(enum.Enum): RED = 1
+        @dataclasses.dataclass
+        class Point:
+            x: int
+            colour: Colour = Colour.RED
+            near: "list[Point]" = dataclasses.field(default_factory=list)
+        class Base:
+            def who(self): return Base
+        class Sub(Base):
+            def who(self): return super().who()
+        Row = collections.namedtuple("Row", "a b")
+        def helper(x): return x + 1
+        def make(k):
+            class Local: pass
+            def inner(x): return helper(x) + k
+            return [Local(), inner]
+        def f(x): return Point, Sub, Row, helper, make
+        result = [Point(1, near=[Point(2)]), Colour.RED, Sub(), Row(1, 2), Row, helper, *make(5)]
+    """
+    nb.cell(cells)
+    old = nb["result"]
+    point, red, sub, row, cls, helper, local, inner = kept_and_known(
+        nb, file, "f", "result", "# again\n" + dedent(cells)
+    )
+    new = nb["result"]
+    assert [type(each) for each in (point, sub, row)] == [type(new[0]), type(new[2]), type(new[3])]
+    assert type(point) is not type(old[0])
+    assert point == new[0]
+    assert red is nb["Colour"].RED is point.colour
+    assert sub.who() is nb["Base"]
+    assert (row, cls, helper) == ((1, 2), nb["Row"], nb["helper"])
+    # What has no name in the notebook is built, and works.
+    assert type(local).__name__ == "Local"
+    assert inner(1) == 7
+
+
+def test_a_definition_that_is_another_now_leaves_its_results_usable(nb: Notebook, file: Path) -> None:
+    nb.cell("""
+        class C:
+            def __init__(self, x): self.x = x
+            def twice(self): return 2 * self.x
+        def f(x): return namespace[x]
+        namespace = {1: 1}
+    """)
+    found = kept_and_known(nb, file, "f", "C(4)", "class C:\n    def twice(self): return 'changed'")
+    assert type(found) is not nb["C"]
+    assert type(found).__name__ == "C"
+    assert found.twice() == 8
+
+
+def test_a_changed_function_knows_nothing_and_its_old_text_all_again(nb: Notebook, file: Path) -> None:
+    old, new = "def helper(x): return x\ndef f(x): return helper(x)", "def helper(x): return -x"
+    nb.cell(old)
+    assert kept_and_known(nb, file, "f", "'old'", new) is None
+    assert kept_and_known(nb, file, "f", "'new'") == "new"
+    nb.cell(old)
+    checkpoint = Checkpoint(file, nb["f"])
+    assert checkpoint.known(0, [1]) == {0: "old"}
+    checkpoint.close()

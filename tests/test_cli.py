@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import platformdirs
 import psutil
 import pytest
 
 import nbparallel
 from nbparallel import cli
+from nbparallel.checkpoints import Checkpoint, path_of
+from nbparallel.checkpoints.listing import age_of, named
 
 ROOT = Path(nbparallel.__file__).parents[1]
 PATIENCE = 10.0
@@ -73,8 +76,8 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["-h"])
     assert stop.value.code == 0
     shown = capsys.readouterr().out
-    assert "demo" in shown
-    assert "info" in shown
+    for name in ("demo", "info", "checkpoints"):
+        assert name in shown
 
 
 def test_info_prints_the_resources(capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,6 +95,9 @@ def test_info_prints_the_resources(capsys: pytest.CaptureFixture[str]) -> None:
         (["dance"], "invalid choice: 'dance'"),
         (["info", "more"], "unrecognized arguments: more"),
         (["demo", "--output"], "argument --output: expected one argument"),
+        (["checkpoints", "dance"], "invalid choice: 'dance'"),
+        (["checkpoints", "remove"], "give the names of checkpoints, or --all"),
+        (["checkpoints", "remove", "a", "--all"], "give the names of checkpoints, or --all"),
     ],
 )
 def test_wrong_arguments_are_said_in_a_line(
@@ -103,6 +109,102 @@ def test_wrong_arguments_are_said_in_a_line(
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("nbparallel")
     assert said in last
+
+
+class TestCheckpoints:
+    @pytest.fixture(autouse=True)
+    def own_folders(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(platformdirs, "user_config_dir", lambda *_, **__: str(tmp_path / "config"))
+        monkeypatch.setattr(platformdirs, "user_data_dir", lambda *_, **__: str(tmp_path / "data"))
+
+    @staticmethod
+    def keep(name: str | Path, function: Any, results: list[Any]) -> Path:
+        checkpoint = Checkpoint(name, function)
+        checkpoint.known(0, results)
+        for index, result in enumerate(results):
+            checkpoint.keep(index, result)
+        checkpoint.close()
+        assert checkpoint.troubles == []
+        return checkpoint.path
+
+    def test_none_is_said(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["checkpoints"]) == 0
+        assert capsys.readouterr().out == f"There are no checkpoints in {tmp_path / 'data' / 'checkpoints'}.\n"
+        assert cli.main(["checkpoints", "remove", "--all"]) == 0
+        assert list(tmp_path.iterdir()) == []
+
+    def test_they_are_listed_by_name_and_function(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.keep("survey", abs, list(range(1200)))
+        self.keep("survey", len, ["a" * 3_000_000])
+        self.keep("empty one", abs, [])
+        path = self.keep(tmp_path / "elsewhere.sqlite", abs, [1])
+        assert cli.main(["checkpoints"]) == 0
+        lines = [re.split("  +", line) for line in capsys.readouterr().out.splitlines()]
+        assert lines[0] == ["NAME", "FUNCTION", "RESULTS", "SIZE", "WRITTEN"]
+        assert lines[1:3] == [
+            ["empty one", "–", "0", "0 KiB", "never"],
+            ["survey", "abs", "1,200", lines[2][3], "just now"],
+        ]
+        assert re.fullmatch(r"\d+ KiB", lines[2][3])
+        assert lines[3:] == [["survey", "len", "1", "3 MiB", "just now"]]
+        assert cli.main(["checkpoints", "list", str(path), "empty one"]) == 0
+        shown = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in shown[1:]] == [str(path), "empty"]
+
+    def test_those_that_are_removed_are_gone(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = self.keep(tmp_path / "elsewhere.sqlite", abs, [1])
+        for name in "abc":
+            self.keep(name, abs, [1])
+        assert cli.main(["checkpoints", "remove", "b", str(path)]) == 0
+        assert capsys.readouterr().out == f"removed b\nremoved {path}\n"
+        assert named() == ["a", "c"]
+        assert not path.exists()
+        path_of("c").write_text("damaged")
+        assert cli.main(["checkpoints", "remove", "--all"]) == 0
+        assert list(path_of("c").parent.iterdir()) == []
+
+    def test_what_goes_wrong_is_said_in_words_and_the_rest_done(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.keep("good", abs, [1])
+        self.keep("bad", abs, [1]).write_bytes(b"garbage" * 1000)
+        mine = tmp_path / "thesis.db"
+        mine.write_bytes(b"important" * 1000)
+        assert cli.main(["checkpoints"]) == 1
+        shown = capsys.readouterr()
+        assert len(shown.out.splitlines()) == 2
+        assert shown.err.startswith(f"nbparallel: {path_of('bad')} is damaged, or no checkpoint: ")
+        for action in ("list", "remove"):
+            assert cli.main(["checkpoints", action, "none", str(mine), " ", str(tmp_path)]) == 1
+            shown = capsys.readouterr()
+            assert shown.out == ""
+            assert [line.partition("nbparallel: ")[0] for line in shown.err.splitlines()] == [""] * 4
+            assert f"there is no checkpoint {path_of('none')}" in shown.err
+            assert f"{mine} is damaged, or no checkpoint" in shown.err
+            assert f"{tmp_path} is not a file" in shown.err
+        assert mine.read_bytes() == b"important" * 1000
+        assert cli.main(["checkpoints", "remove", "none", "good"]) == 1
+        assert capsys.readouterr().out == "removed good\n"
+
+    def test_one_that_is_in_use_is_not_removed(self, capsys: pytest.CaptureFixture[str]) -> None:
+        path = self.keep("used", abs, [1])
+        checkpoint = Checkpoint("used", abs)
+        checkpoint.known(0, [1])
+        assert cli.main(["checkpoints", "remove", "used"]) == 1
+        assert capsys.readouterr().err == f"nbparallel: the checkpoint {path} is in use, and was not removed\n"
+        assert checkpoint.known(1, [2]) == {}
+        checkpoint.keep(1, 2)
+        checkpoint.close()
+        assert checkpoint.troubles == []
+        assert cli.main(["checkpoints", "remove", "used"]) == 0
+        assert not path.exists()
+
+    @pytest.mark.parametrize(
+        ("seconds", "said"),
+        [(0, "just now"), (59, "just now"), (60, "1 minute ago"), (7300, "2 hours ago"), (90_000, "1 day ago")],
+    )
+    def test_ages_are_in_words(self, seconds: float, said: str) -> None:
+        assert age_of(seconds) == said
 
 
 def test_an_output_folder_that_is_a_file_is_refused_before_anything_runs(

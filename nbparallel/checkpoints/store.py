@@ -301,15 +301,16 @@ def _checksum(key: bytes, payload: bytes) -> bytes:
     return checksum.digest()
 
 
-def _connect(path: Path, mode: str, seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
+def _connect(path: Path, mode: str, seconds: float | None = None) -> sqlite3.Connection:
+    patience = BUSY_SECONDS if seconds is None else seconds
     with _explained(path):
         return sqlite3.connect(
-            f"{path.as_uri()}?mode={mode}", uri=True, timeout=seconds, isolation_level=None, check_same_thread=False
+            f"{path.as_uri()}?mode={mode}", uri=True, timeout=patience, isolation_level=None, check_same_thread=False
         )
 
 
 @contextlib.contextmanager
-def _connected(path: Path, mode: str, seconds: float = BUSY_SECONDS) -> Iterator[sqlite3.Connection]:
+def _connected(path: Path, mode: str, seconds: float | None = None) -> Iterator[sqlite3.Connection]:
     with contextlib.closing(_connect(path, mode, seconds)) as connection:
         yield connection
 

@@ -52,7 +52,7 @@ class Troubles:
         """Return one sentence for each kind."""
         others = {kind: count - 1 for kind, count in self._count.items() if count > 1}
         return [
-            text + (f"; so did {others[kind]} more" if kind in others else "") for kind, text in self._first.items()
+            text + (f"; {others[kind]} more likewise" if kind in others else "") for kind, text in self._first.items()
         ]
 
 

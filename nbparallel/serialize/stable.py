@@ -353,7 +353,7 @@ def _of_class_body(code: types.CodeType) -> list[Any]:
     """Return the instructions of a class body, but for the line and the attributes that the compiler has noted."""
     found: list[Any] = []
     for instruction in dis.get_instructions(code):
-        if instruction.argval in _NOT_OF_CLASS:
+        if instruction.opname == "STORE_NAME" and instruction.argval in _NOT_OF_CLASS:
             found.pop()
         elif instruction.opname.startswith("LOAD_CONST"):
             found.append(("LOAD_CONST", instruction.argval))
