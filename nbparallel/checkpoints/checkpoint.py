@@ -54,31 +54,35 @@ class Checkpoint:
         trust: bool = False,
     ) -> None:
         self.path = path_of(name)
-        self._seeded = seed is not None
-        self._digester = Digester()
-        try:
-            # Another Python may have other bytecode, which it must not load.
-            version = self._digester.digest((sys.implementation.cache_tag, style, seed, function))
-        except Exception as error:
-            raise explain(error, function, digest, name_of(function)) from error
-        self._version = version
-        self._name = name_of(function)
         self.asked = 0
+        self._function = function
+        self._manner = (style, seed)
+        self._seeded = seed is not None
         self._counts: Counter[bytes] = Counter()
-        self._keys: dict[int, bytes] = {}
+        self._tasks: dict[int, bytes] = {}  # what is known of those that have no result
         self._open_store = functools.partial(Store, self.path, trust=trust)
         self.reopen()
 
     def reopen(self) -> None:
         """Open it again, once it was closed, for a run that goes on with the same tasks.
 
+        The function may be another by now: what it returns from here on is kept as that one's.
+
         Raises:
             CheckpointError: as at first.
+            SerializationError: as at first.
         """
+        self._digester = Digester()
+        try:
+            # Another Python may have other bytecode, which it must not load.
+            version = self._digester.digest((sys.implementation.cache_tag, *self._manner, self._function))
+        except Exception as error:
+            raise explain(error, self._function, digest, name_of(self._function)) from error
+        self._version = version
         self._troubles = Troubles()
         self._store = self._open_store()
         self._shelf = Shelf(functools.partial(_definition, self._store), self._digester)
-        self._writer = Writer(self._version, self._name, self._open_store, self._troubles)
+        self._writer = Writer(version, name_of(self._function), self._open_store, self._troubles)
         self._end = weakref.finalize(self, _abandon, self._writer, self._store)
         self._end.atexit = False
 
@@ -107,8 +111,8 @@ class Checkpoint:
                 continue
             place = index if self._seeded else self._counts[argument]
             self._counts[argument] += 1
-            key = blake2b(self._version + argument + b"%d" % place, digest_size=DIGEST_BYTES).digest()
-            payload = self._store.read(key)
+            task = argument + b"%d" % place
+            payload = self._store.read(self._key(task))
             if payload is not None:
                 try:
                     found[index] = self._shelf.loads(payload)
@@ -117,14 +121,14 @@ class Checkpoint:
                     raise
                 except Exception as error:
                     self._troubles.note("was kept, but can't be loaded any more", index, error)
-            self._keys[index] = key
+            self._tasks[index] = task
         return found
 
     def keep(self, index: int, value: Any) -> None:
         """Have a task's result written; returns at once."""
-        key = self._keys.pop(index, None)
-        if key is not None:
-            self._writer.put(index, key, value)
+        task = self._tasks.pop(index, None)
+        if task is not None:
+            self._writer.put(index, self._key(task), value)
 
     @property
     def troubles(self) -> list[str]:
@@ -139,6 +143,9 @@ class Checkpoint:
         """
         self._end()
         self._writer.join(timeout)
+
+    def _key(self, task: bytes) -> bytes:
+        return blake2b(self._version + task, digest_size=DIGEST_BYTES).digest()
 
 
 def _definition(store: Store, key: bytes) -> bytes:
