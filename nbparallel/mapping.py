@@ -7,13 +7,15 @@ import functools
 import operator
 import os
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from nbparallel import config, progress
-from nbparallel.checkpoints import Checkpoint
 from nbparallel.choice import check_chunksize, check_function, check_seconds, find_backend
 from nbparallel.inputs import make_input
 from nbparallel.run import Run
+
+if TYPE_CHECKING:
+    from nbparallel.checkpoints import Checkpoint
 
 #: How long an interrupted map waits for its workers to be gone, in seconds.
 STOP_SECONDS = 0.8
@@ -229,6 +231,8 @@ def _make_run(
         raise TypeError("pmap() needs at least one iterable to map over")
     if on_error not in ("raise", "return"):
         raise ValueError(f"on_error must be 'raise' or 'return', not {on_error!r}")
+    if trust and checkpoint is None:
+        raise ValueError("trust is for a checkpoint: say checkpoint= too")
     width = config.resolve_workers(workers)
     inputs = make_input(iterables)
     find = functools.partial(find_backend, backend, width, inputs.total)
@@ -244,7 +248,7 @@ def _make_run(
         width,
         reopen=find,
         finish=ends,
-        checkpoint=None if checkpoint is None else Checkpoint(checkpoint, fn, style=style, seed=seed, trust=trust),
+        checkpoint=None if checkpoint is None else _open(checkpoint, fn, style=style, seed=seed, trust=trust),
         style=style,
         chunksize=check_chunksize(chunksize),
         stop_on_error=on_error == "raise",
@@ -252,6 +256,12 @@ def _make_run(
         label=label,
         **limits,
     )
+
+
+def _open(checkpoint: str | os.PathLike[str], fn: Callable[..., Any], **options: Any) -> Checkpoint:
+    from nbparallel.checkpoints import Checkpoint  # some 50 ms, with SQLite and hashes
+
+    return Checkpoint(checkpoint, fn, **options)
 
 
 def _limits(timeout: Any, deadline: Any, retries: Any, retry_on: Any) -> dict[str, Any]:

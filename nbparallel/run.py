@@ -6,11 +6,13 @@ import asyncio
 import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nbparallel.checkpoints import Checkpoint
 from nbparallel.engine.work import Backend, Failure
 from nbparallel.execution import Execution
+
+if TYPE_CHECKING:
+    from nbparallel.checkpoints import Checkpoint
 
 
 class _Pending:

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from roundtrip import Notebook, nb, worker
 
+from nbparallel import pmap
 from nbparallel.checkpoints import Checkpoint, summaries
-from nbparallel.errors import SerializationError
+from nbparallel.errors import CheckpointError, SerializationError
 
 __all__ = ["nb", "worker"]
 
@@ -125,6 +126,28 @@ def test_a_function_that_cannot_be_pickled_is_refused_before_a_file_is_made(file
     assert not file.exists()
 
 
+def test_a_run_that_goes_on_keeps_what_it_returns_as_the_functions_that_it_is_now(nb: Notebook, file: Path) -> None:
+    old, new = "def helper(x): return x\ndef f(x): return helper(x)", "def helper(x): return -x"
+    nb.cell(old)
+    f = nb["f"]
+    checkpoint = Checkpoint(file, f)
+    assert checkpoint.known(0, [1, 2]) == {}
+    checkpoint.keep(0, 1)
+    checkpoint.close()
+    nb.cell(new)
+    checkpoint.reopen()
+    assert checkpoint.asked == 2
+    checkpoint.keep(1, -2)
+    checkpoint.close()
+    second = Checkpoint(file, f)
+    assert second.known(0, [1, 2]) == {1: -2}
+    second.close()
+    nb.cell(old)
+    third = Checkpoint(file, nb["f"])
+    assert third.known(0, [1, 2]) == {0: 1}
+    third.close()
+
+
 def kept_and_known(nb: Notebook, file: Path, function: str, result: str, after: str = "") -> Any:
     """Keep one result, run a cell, and return what is known of it then."""
     first = Checkpoint(file, nb[function])
@@ -202,3 +225,16 @@ def test_a_changed_function_knows_nothing_and_its_old_text_all_again(nb: Noteboo
     checkpoint = Checkpoint(file, nb["f"])
     assert checkpoint.known(0, [1]) == {0: "old"}
     checkpoint.close()
+
+
+def test_wrong_arguments_are_refused_at_the_call(file: Path) -> None:
+    with pytest.raises(ValueError, match="say checkpoint= too"):
+        pmap(square, [1], trust=True)
+    with pytest.raises(TypeError, match="a name or a path, not 5"):
+        pmap(square, [1], checkpoint=5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="needs a name"):
+        pmap(square, [1], checkpoint="")
+    file.write_text("mine")
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        pmap(square, [1], checkpoint=file)
+    assert file.read_text() == "mine"
