@@ -226,6 +226,7 @@ def test_a_file_that_was_cut_off_is_refused(file: Path) -> None:
         refused(file, "damaged|can't be used|no checkpoint")
 
 
+@pytest.mark.timeout(900)  # of a storm
 @pytest.mark.parametrize("trust", [False, True])
 def test_a_flipped_bit_gives_an_error_or_right_results(file: Path, trust: bool, storm: int) -> None:
     whole = file.read_bytes()
@@ -534,6 +535,7 @@ def test_two_notebooks_write_one_file_and_read_it_meanwhile(tmp_path: Path, star
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
+@pytest.mark.timeout(900)  # of a storm
 def test_a_kill_in_the_middle_of_writing_loses_nothing_that_was_committed(
     tmp_path: Path, start: Any, storm: int
 ) -> None:

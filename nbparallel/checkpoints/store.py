@@ -89,7 +89,7 @@ class Store:
         _check(path)
         with _connected(path, "ro") as connection, _explained(path):
             rows = connection.execute("SELECT id, signature FROM file").fetchall()
-        if not trust and not (len(rows) == 1 and hmac.compare_digest(rows[0][1], self._sign(b"file", rows[0][0]))):
+        if not trust and not any(self._has_signed(signature, b"file", number) for number, signature in rows):
             raise CheckpointError(
                 f"the checkpoint {path} was not made by you, or with a key that you no longer have. Reading it runs "
                 "code that it contains: say trust=True if you know where it comes from. It was left untouched"
@@ -136,9 +136,9 @@ class Store:
         if row is None:
             return None
         payload, checksum, signature = row
-        if not (isinstance(payload, bytes) and hmac.compare_digest(checksum, _checksum(key, payload))):
+        if not isinstance(payload, bytes) or checksum != _checksum(key, payload):
             raise CheckpointError(f"the checkpoint {self.path} is damaged: a result is not what was written")
-        if not self._trust and not hmac.compare_digest(signature, self._sign(b"kept", checksum)):
+        if not self._trust and not self._has_signed(signature, b"kept", checksum):
             raise CheckpointError(
                 f"the checkpoint {self.path} holds results that were not written by you. Reading them runs code that "
                 "they contain: say trust=True if you know where they come from"
@@ -194,6 +194,12 @@ class Store:
 
     def _sign(self, purpose: bytes, what: bytes) -> bytes:
         return hmac.digest(self._key, purpose + what, "sha256")
+
+    def _has_signed(self, signature: object, purpose: bytes, what: object) -> bool:
+        # In a damaged row they may be anything.
+        if not isinstance(signature, bytes) or not isinstance(what, bytes):
+            return False
+        return hmac.compare_digest(signature, self._sign(purpose, what))
 
 
 def summaries(path: Path) -> list[Summary]:
@@ -321,5 +327,5 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         raise CheckpointError(f"the checkpoint {path} can't be used: {error}") from error
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # also of SQLite's own message, which quotes what it has read
         raise CheckpointError(f"{path} is damaged, or no checkpoint: {error}. It was left untouched") from error
