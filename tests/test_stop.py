@@ -5,6 +5,9 @@ An interrupted map keeps what is finished, ends its workers, and leaves the next
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import psutil
 import pytest
 from kernels import METHODS, Kernel, kernel
@@ -156,26 +159,35 @@ def test_an_idle_notebook_is_not_disturbed_by_an_interrupt(kernel: Kernel) -> No
     kernel.run("(folder / 'sleeping').unlink()")
 
 
+@pytest.mark.parametrize("end", ["kill", "shutdown", "restart"])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_killed_kernel_leaves_no_worker(method: str, tmp_path: object) -> None:
-    with Kernel({"START_METHOD": method}) as kernel:
+def test_a_kernel_that_ends_in_the_middle_of_a_map_leaves_nothing(method: str, end: str, tmp_path: Path) -> None:
+    begun, temporary = tmp_path / "begun", tmp_path / "temporary"
+    begun.mkdir()
+    temporary.mkdir()
+    shared_memory = set(os.listdir("/dev/shm"))
+    with Kernel({"START_METHOD": method, "TMPDIR": str(temporary)}) as kernel:
         kernel.run(f"""
             import os, time, nbparallel
             from pathlib import Path
             nbparallel.configure(workers=2, start_method={method!r})
-            folder = Path({str(tmp_path)!r})
+            begun = Path({str(begun)!r})
             def sleeps(x):
-                (folder / str(os.getpid())).touch()
+                (begun / str(os.getpid())).touch()
                 time.sleep(1000)
-            nbparallel.pmap(abs, [1, 2])
             nbparallel.pmap(abs, [1, 2], backend="pathos")
-            nbparallel.pmap_async(sleeps, range(2), chunksize=1)
             nbparallel.pmap_async(sleeps, range(2), chunksize=1, backend="pathos")
-            while len(list(folder.iterdir())) < 4:
-                time.sleep(0.002)
         """)
+        kernel.send("nbparallel.pmap(sleeps, range(2), chunksize=1)")
+        assert kernel.receive(lambda: len(list(begun.iterdir())) == 4)
         below = psutil.Process(kernel.pid).children(recursive=True)
         assert len(below) >= 4
-        kernel.kill()
+        if end == "kill":
+            kernel.kill()
+        else:
+            kernel.manager.shutdown_wait_time = 1.0  # the kernel is busy, and has to be killed in the end
+            kernel.manager.shutdown_kernel(restart=end == "restart")
         _, alive = psutil.wait_procs(below, timeout=10)
         assert not alive
+        assert list(temporary.iterdir()) == []
+        assert set(os.listdir("/dev/shm")) <= shared_memory
