@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
+from nbparallel.engine.times import Times
 from nbparallel.engine.work import Backend, Failure, Payload, next_number
 from nbparallel.failures import exception_of, task_error
 from nbparallel.interrupts import WAIT_SECONDS, deferred
@@ -119,6 +120,9 @@ class Calls:
             if index in failures:
                 error = exception_of(task_error(failures[index], call.function, self.style, index, call.item))
             self._outcomes.append((call, value, error))
+
+    def timed(self, first: int, count: int, times: Times) -> None:
+        """Each call stands for itself: there is no run to look at."""
 
     def give_up(self, why: Failure) -> None:
         for index in list(self._waiting):

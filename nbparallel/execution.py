@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from typing import Any, TextIO
 
+from nbparallel.engine.times import Times
 from nbparallel.engine.work import Backend, Failure, Payload, next_number
 from nbparallel.errors import TaskError
 from nbparallel.failures import exception_of, task_error
@@ -355,6 +356,9 @@ class Execution:
     def _store(self, first: int, values: Sequence[Any]) -> None:
         """Keep results; called with the lock."""
         raise AssertionError("each kind of execution stores in its own way")
+
+    def timed(self, first: int, count: int, times: Times) -> None:
+        """Take note of when and where tasks ran."""
 
     def give_up(self, why: Failure) -> None:
         """Fail the tasks that have no outcome: none can be run."""

@@ -20,6 +20,7 @@ import pytest
 
 from nbparallel.engine import process
 from nbparallel.engine.manager import Engine
+from nbparallel.engine.times import Times
 from nbparallel.engine.work import Failure, Payload, next_number
 from nbparallel.serialize import unit_of
 
@@ -59,6 +60,7 @@ class FakeWork:
         self.unit = unit_of(function)
         self.values: dict[int, Any] = {}
         self.failures: dict[int, Failure] = {}
+        self.times: list[tuple[int, int, Times]] = []
         self.given_up: Failure | None = None
         self.output: dict[int, list[str]] = defaultdict(list)
         self.labels: set[int] = set()
@@ -75,6 +77,9 @@ class FakeWork:
                 self.failures[index] = failures[index]
             else:
                 self.values[index] = value
+
+    def timed(self, first: int, count: int, times: Times) -> None:
+        self.times.append((first, count, times))
 
     def give_up(self, why: Failure) -> None:
         self.given_up = why

@@ -5,6 +5,7 @@ Called by `threads` and `serial`. Nested maps are seen here: a map that starts i
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import traceback
@@ -12,10 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nbparallel.engine import streams
+from nbparallel.engine.times import Meter, Times, here
 from nbparallel.engine.work import Failure, Payload, Work
 
-#: Outcomes of a long chunk are handed over at this interval, in seconds.
-REPORT_SECONDS = 0.05
+#: Outcomes of a long chunk are handed over at this interval, in nanoseconds.
+REPORT_NS = 50_000_000
 
 
 class _Here(threading.local):
@@ -24,7 +26,7 @@ class _Here(threading.local):
 
 _here = _Here()
 
-Report = Callable[[int, Sequence[Any], dict[int, Failure], float], None]
+Report = Callable[[int, Sequence[Any], dict[int, Failure], Times], None]
 
 
 def is_inside_task() -> bool:
@@ -33,7 +35,13 @@ def is_inside_task() -> bool:
 
 
 def run_chunk(
-    work: Work, payload: Payload, first: int, report: Report, wanted: Callable[[], bool], scope: str
+    work: Work,
+    payload: Payload,
+    first: int,
+    report: Report,
+    wanted: Callable[[], bool],
+    scope: str,
+    worker: int = 0,
 ) -> tuple[int, float]:
     """Run tasks one by one, handing over their outcomes now and then.
 
@@ -41,9 +49,10 @@ def run_chunk(
         work: the run.
         payload: its function and inputs.
         first: the index of the first input.
-        report: takes consecutive outcomes: first index, values, failures, seconds.
+        report: takes consecutive outcomes: first index, values, failures, times.
         wanted: whether the tasks that have not begun are still wanted.
         scope: whose random state a seed may set (see `streams.seeded`).
+        worker: the number of the thread, among those of its backend.
 
     Returns:
         Of what was handed over last: the number of tasks, and the seconds that they took.
@@ -53,16 +62,21 @@ def run_chunk(
     values: list[Any] = []
     failures: dict[int, Failure] = {}
     index = first
-    began = time.perf_counter()
+    pid = os.getpid()
+    meter = Meter(alone=False)
+    due = time.perf_counter_ns() + REPORT_NS
     was_inside, _here.inside = _here.inside, True
     try:
         for item in payload.inputs:
-            now = time.perf_counter()
-            if values and now - began > REPORT_SECONDS:
-                report(index - len(values), values, failures, now - began)
-                values, failures, began = [], {}, now
+            now = time.perf_counter_ns()
+            if values and now > due:
+                report(index - len(values), values, failures, here(meter.read(len(values)), worker, pid))
+                values, failures, meter = [], {}, Meter(alone=False)
+                now = time.perf_counter_ns()
+                due = now + REPORT_NS
             if not wanted():
                 break
+            meter.stamp(now)
             try:
                 value = call(item) if with_stream is None else with_stream(item, index)
             except (Exception, SystemExit, GeneratorExit) as error:  # only an interrupt is not the task's own
@@ -75,10 +89,10 @@ def run_chunk(
     finally:
         # An interrupt ends the chunk, but not what it has done.
         _here.inside = was_inside
-        seconds = time.perf_counter() - began
+        times = here(meter.read(len(values)), worker, pid)
         if values:
-            report(index - len(values), values, failures, seconds)
-    return len(values), seconds
+            report(index - len(values), values, failures, times)
+    return len(values), times.seconds
 
 
 def failure_of(error: BaseException) -> Failure:

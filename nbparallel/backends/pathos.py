@@ -19,6 +19,7 @@ import os
 import socket
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -27,8 +28,9 @@ from nbparallel.backends.shipping import Shipping
 from nbparallel.backends.slots import SlotsBackend
 from nbparallel.engine import actions, environment, streams, worker
 from nbparallel.engine.connection import input_failure, load_failure, load_values
-from nbparallel.engine.page import BYTES, CHUNK, TASK, Page, skip_slot
+from nbparallel.engine.page import BYTES, CHUNK, STARTED, TASK, Page, skip_slot
 from nbparallel.engine.relay import is_first
+from nbparallel.engine.times import Ledger
 from nbparallel.engine.wire import Channel, Message
 from nbparallel.engine.work import Payload, Work
 from nbparallel.errors import BackendUnavailable
@@ -83,13 +85,14 @@ class PathosBackend(Shipping, SlotsBackend):
 
     # ---- on a slot's thread ----
 
-    def _open(self) -> _Slot:
-        return _Slot(self._variables, self._threads_each)
+    def _open(self, number: int) -> _Slot:
+        return _Slot(number, self._variables, self._threads_each)
 
     def _close(self, slot: _Slot) -> None:
         slot.close()
 
     def _run(self, number: int, slot: _Slot, work: Work, chunk: actions.Chunk, payload: Payload) -> bool:
+        began = time.perf_counter()
         try:
             segments, units = dumps_data(payload.inputs)
         except Exception as error:
@@ -99,15 +102,19 @@ class PathosBackend(Shipping, SlotsBackend):
         with self._lock:
             self._units[work.number].update(units)
             slot.put_news(self._environment, units)
+        slot.ledger.sent(chunk.number, chunk.run, began, segments)
         slot.put(_header(work, chunk, payload), segments)
         for header, buffers in slot.replies():
             with self._lock:
                 self._lock.touch(work)
-                if self._is_last(number, work, header, buffers):
+                if self._is_last(number, slot, work, header, buffers):
                     return True
         with self._lock:
             self._lock.touch(work)
             running, code = slot.running(chunk), slot.exitcode()
+            cut = None if running is None else slot.ledger.cut_short(chunk.number, running, slot.page.words[STARTED])
+            if cut is not None:
+                work.timed(cut.index, 1, cut.times)
             self._perform(
                 self._scheduler.lost(number, chunk=chunk.number, running=running, pid=slot.process.pid, exitcode=code)
             )
@@ -123,22 +130,24 @@ class PathosBackend(Shipping, SlotsBackend):
             self._lock.touch(work)
             self._perform(self._scheduler.withdrawn(number, chunk.number))
 
-    def _is_last(self, number: int, work: Work, header: tuple[Any, ...], buffers: list[bytearray]) -> bool:
+    def _is_last(self, number: int, slot: _Slot, work: Work, header: tuple[Any, ...], buffers: list[bytearray]) -> bool:
         """Act on a reply; return whether its chunk is over."""
         kind, *details = header
         if kind == "output" or (kind == "once" and is_first(details[-1])):
             _, index, stream, text = details
             work.write(index, stream, text)
         elif kind == "unloadable":
+            slot.ledger.dropped(details[0])
             self._perform(self._scheduler.split(number, details[0]))
             return True
         elif kind == "done":
-            chunk, _, first, count, nanoseconds, described, last = details
+            chunk, _, first, count, measured, described, last = details
+            times = slot.ledger.reported(chunk, measured, buffers, last=last)
             failures = {index: load_failure(failure) for index, failure in described}
             values, failures = load_values(buffers, first, count, failures)
-            self._settle(work, first, values, failures, nanoseconds / 1e9)
+            self._settle(work, first, values, failures, times)
             if last:
-                self._perform(self._scheduler.done(number, chunk, count, nanoseconds / 1e9))
+                self._perform(self._scheduler.done(number, chunk, count, times.seconds))
                 return True
             self._perform(self._scheduler.progress(number, chunk, range(first, first + count)))
         return False
@@ -150,12 +159,13 @@ class _Slot:
     Attributes:
         process: as pathos started it.
         page: shared with it where it was forked.
+        ledger: what it was sent, and when.
     """
 
     # One at a time: a process must not inherit the other end of its sibling's connection, and so hide its death.
     _starting = threading.Lock()
 
-    def __init__(self, variables: dict[str, str], threads: int) -> None:
+    def __init__(self, number: int, variables: dict[str, str], threads: int) -> None:
         from pathos.helpers import mp
 
         context = mp.get_context("fork") if _FORKS else mp
@@ -172,6 +182,7 @@ class _Slot:
                 self.process = context.Process(target=_serve, args=details, daemon=True)
                 self.process.start()
         self._channel = Channel(self._socket)
+        self.ledger = Ledger(number, self.process.pid)
         if next(self.replies(), None) is None:
             self.close()
             raise OSError("it ended as it started")

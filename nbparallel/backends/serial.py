@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nbparallel.backends import local
+from nbparallel.engine.times import Times
 from nbparallel.engine.work import Failure, Work, settle
 from nbparallel.interrupts import deferred
 
@@ -67,8 +68,8 @@ class SerialBackend:
             again = not last
             return again
 
-        def report(first: int, values: Sequence[Any], failures: dict[int, Failure], seconds: float) -> None:
-            settle(work, retry, first, values, failures, seconds)
+        def report(first: int, values: Sequence[Any], failures: dict[int, Failure], times: Times) -> None:
+            settle(work, retry, first, values, failures, times)
             work.deliver()
 
         payload = work.payload(index, index + 1)

@@ -15,6 +15,7 @@ from typing import Any
 
 from nbparallel import interrupts
 from nbparallel.engine import actions, scheduler
+from nbparallel.engine.times import Times
 from nbparallel.engine.work import Failure, Gate, Payload, Work, settle
 
 
@@ -39,7 +40,7 @@ class SlotsBackend(ABC):
     # ---- what tells the kinds of slots apart; called on a slot's thread, without the lock ----
 
     @abstractmethod
-    def _open(self) -> Any:
+    def _open(self, number: int) -> Any:
         """Return a new slot."""
 
     @abstractmethod
@@ -97,9 +98,9 @@ class SlotsBackend(ABC):
                 interrupts.join(thread)
 
     def _settle(
-        self, work: Work, first: int, values: Sequence[Any], failures: dict[int, Failure], seconds: float
+        self, work: Work, first: int, values: Sequence[Any], failures: dict[int, Failure], times: Times
     ) -> None:
-        settle(work, self._scheduler.retry, first, values, failures, seconds)
+        settle(work, self._scheduler.retry, first, values, failures, times)
         self._lock.touch(work)
 
     # ---- performing actions; the lock is held ----
@@ -161,7 +162,7 @@ class SlotsBackend(ABC):
 
     def _live(self, number: int, chunks: queue.SimpleQueue[Any]) -> None:
         try:
-            slot = self._open()
+            slot = self._open(number)
         except Exception as error:
             with self._lock:
                 del self._queues[number]

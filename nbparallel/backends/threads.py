@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from nbparallel.backends import local
 from nbparallel.backends.slots import SlotsBackend
 from nbparallel.engine.actions import Chunk
+from nbparallel.engine.times import Times
 from nbparallel.engine.work import Failure, Payload, Work
 
 
@@ -24,21 +25,21 @@ class ThreadsBackend(SlotsBackend):
         """Drop what has not begun; a thread can't be ended: what runs goes on."""
         super().cancel(work, abort=False)
 
-    def _open(self) -> None:
+    def _open(self, number: int) -> None:
         return None
 
     def _close(self, slot: None) -> None:
         """Nothing to let go."""
 
     def _run(self, number: int, slot: None, work: Work, chunk: Chunk, payload: Payload) -> bool:
-        def report(first: int, values: Sequence[object], failures: dict[int, Failure], seconds: float) -> None:
+        def report(first: int, values: Sequence[object], failures: dict[int, Failure], times: Times) -> None:
             with self._lock:
-                self._settle(work, first, values, failures, seconds)
+                self._settle(work, first, values, failures, times)
 
         def wanted() -> bool:
             return work.number not in self._skipped
 
-        count, seconds = local.run_chunk(work, payload, chunk.start, report, wanted, "thread")
+        count, seconds = local.run_chunk(work, payload, chunk.start, report, wanted, "thread", number)
         with self._lock:
             self._perform(self._scheduler.done(number, chunk.number, count, seconds))
         return True

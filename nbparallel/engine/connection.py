@@ -19,6 +19,7 @@ from nbparallel.engine.actions import Chunk
 from nbparallel.engine.environment import Environment
 from nbparallel.engine.page import CHUNK, STARTED, TASK, skip_slot
 from nbparallel.engine.process import WorkerProcess
+from nbparallel.engine.times import CutShort, Ledger
 from nbparallel.engine.work import Failure, Work
 from nbparallel.errors import SerializationError
 from nbparallel.serialize import Unit, attempt, dumps_data, explain, is_alive, loads, name_of, unit_of
@@ -35,6 +36,7 @@ class Connection:
         process: the process.
         work: the run of the chunk that it was last sent.
         writing: whether the manager waits for room in the socket.
+        ledger: what it was sent, and when.
         stop_by: when it will be killed if it has not ended (`time.monotonic`), once it was told to.
     """
 
@@ -44,6 +46,7 @@ class Connection:
         self.work: Work | None = None
         self._early: list[tuple[int, str]] = []  # output from before the first run: the initializer's
         self.writing = False
+        self.ledger = Ledger(number, process.pid)
         self.stop_by: float | None = None
         self._reader = wire.Reader(process.socket)
         self._writer = wire.Writer(process.socket)
@@ -77,8 +80,11 @@ class Connection:
                 self._sent_units.add(number)
                 self._writer.put(wire.encode(("unit", number), unit.segments))
 
-    def put_chunk(self, work: Work, chunk: Chunk, function: Unit, segments: Sequence[wire.Buffer]) -> None:
+    def put_chunk(
+        self, work: Work, chunk: Chunk, function: Unit, segments: Sequence[wire.Buffer], began: float
+    ) -> None:
         self.adopt(work)
+        self.ledger.sent(chunk.number, chunk.run, began, segments)
         count = chunk.stop - chunk.start
         header = ("chunk", chunk.number, chunk.run, function.number, work.style, chunk.start, count)
         # A task that is run again is no reason to leave the others out.
@@ -126,6 +132,13 @@ class Connection:
         """How long it has been at its task, at rebuilding inputs or at sending results."""
         started = self.process.page.words[STARTED]
         return (time.perf_counter_ns() - started) / 1e9 if started else 0.0
+
+    def cut_short(self) -> CutShort | None:
+        """Return the task at which it has ended."""
+        chunk, index = self.chunk, self.running
+        if chunk is None or index is None:
+            return None
+        return self.ledger.cut_short(chunk, index, self.process.page.words[STARTED])
 
     def receive(self) -> tuple[list[wire.Message], bool]:
         """Read once; return the messages that are complete and whether the stream goes on."""

@@ -27,6 +27,7 @@ from nbparallel.engine.limits import Limits, Verdict
 from nbparallel.engine.memory import Guard
 from nbparallel.engine.process import WorkerProcess, prepare
 from nbparallel.engine.relay import is_first
+from nbparallel.engine.times import Times
 from nbparallel.engine.waker import Waker
 from nbparallel.engine.work import Failure, Gate, Work, settle
 from nbparallel.machine import blas_environment
@@ -186,7 +187,7 @@ class Engine:
                 limit = None if verdict is None else verdict.limit
                 failure = Failure(None, "WorkerCrashed", "", pid=pid, exitcode=code, crashed=True, limit=limit)
                 failure.memory = self._guard.last_known(pid)
-                self._settle(self._works[run], index, [None], {index: failure}, 0.0)
+                self._settle(self._works[run], index, [None], {index: failure})
             case actions.GiveUp(run):
                 why = self._no_start or Failure(None, "WorkerCrashed", "its workers end before they run anything")
                 why.crashed = True
@@ -207,6 +208,7 @@ class Engine:
         if payload is None:
             self._perform(self._scheduler.withdrawn(worker.number, chunk.number))
             return
+        began = time.perf_counter()
         try:
             segments, units = dumps_data(payload.inputs)
         except Exception as error:
@@ -214,14 +216,14 @@ class Engine:
                 self._perform(self._scheduler.split(worker.number, chunk.number))
                 return
             failure = input_failure(error, payload.inputs[0], chunk.start)
-            self._settle(work, chunk.start, [None], {chunk.start: failure}, 0.0)
+            self._settle(work, chunk.start, [None], {chunk.start: failure})
             self._perform(self._scheduler.withdrawn(worker.number, chunk.number))
             return
         units[payload.function.number] = payload.function
         self._units[chunk.run].update(units)
         worker.put_environment(self._environment)
         worker.put_units(units)
-        worker.put_chunk(work, chunk, payload.function, segments)
+        worker.put_chunk(work, chunk, payload.function, segments, began)
         self._flush(worker)
         if self._guard.asleep:
             self._guard.wake()
@@ -230,9 +232,9 @@ class Engine:
             self._wake()  # its time may be the next to look at
 
     def _settle(
-        self, work: Work, first: int, values: Sequence[Any], failures: dict[int, Failure], seconds: float
+        self, work: Work, first: int, values: Sequence[Any], failures: dict[int, Failure], times: Times | None = None
     ) -> None:
-        settle(work, self._scheduler.retry, first, values, failures, seconds)
+        settle(work, self._scheduler.retry, first, values, failures, times)
         self._lock.touch(work)
 
     def _flush(self, worker: Connection) -> None:
@@ -431,31 +433,22 @@ class Engine:
         elif kind == "done":
             self._on_done(worker, segments, *details)
         elif kind == "unloadable":
+            worker.ledger.dropped(details[0])
             self._perform(self._scheduler.split(worker.number, details[0]))
         elif kind == "initializer failed":
             self._no_start = load_failure(details[0])
             self._no_start.message = f"the initializer failed: {self._no_start.type}: {self._no_start.message}"
 
-    def _on_done(
-        self,
-        worker: Connection,
-        segments: list[bytearray],
-        chunk: int,
-        run: int,
-        first: int,
-        count: int,
-        nanoseconds: int,
-        described: list[tuple[int, dict[str, Any]]],
-        last: bool,
-    ) -> None:
+    def _on_done(self, worker: Connection, segments: list[bytearray], *details: Any) -> None:
+        chunk, run, first, count, measured, described, last = details
+        times = worker.ledger.reported(chunk, measured, segments, last=last)
         worker.relay_outputs()  # what the tasks wrote comes before what they returned
-        failures = {index: load_failure(details) for index, details in described}
+        failures = {index: load_failure(failure) for index, failure in described}
         values, failures = load_values(segments, first, count, failures)
-        seconds = nanoseconds / 1e9
-        self._settle(self._works[run], first, values, failures, seconds)
+        self._settle(self._works[run], first, values, failures, times)
         if last:
             self._limits.reacted(worker.number, chunk)
-            self._perform(self._scheduler.done(worker.number, chunk, count, seconds))
+            self._perform(self._scheduler.done(worker.number, chunk, count, times.seconds))
         else:
             self._perform(self._scheduler.progress(worker.number, chunk, range(first, first + count)))
 
@@ -474,6 +467,9 @@ class Engine:
         if worker.work is None and self._works:  # an initializer's last words
             worker.adopt(next(iter(self._works.values())))
         at = {"chunk": worker.chunk, "running": worker.running}
+        cut = worker.cut_short()
+        if cut is not None and cut.run in self._works:
+            self._works[cut.run].timed(cut.index, 1, cut.times)
         del self._workers[worker.number]
         self._limits.gone(worker.number)
         for watched in (process.socket, *process.outputs, process.sentinel):

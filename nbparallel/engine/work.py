@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from nbparallel.engine.memory import LastKnown
+from nbparallel.engine.times import Times
 from nbparallel.interrupts import deferred
 
 _numbers = itertools.count(1)
@@ -87,6 +88,9 @@ class Work(Protocol):
 
     def settle(self, first: int, values: Sequence[Any], failures: dict[int, Failure], seconds: float) -> None:
         """Take the outcomes of consecutive tasks from `first` on; a failed one's value is meaningless."""
+
+    def timed(self, first: int, count: int, times: Times) -> None:
+        """Take note of when and where consecutive tasks ran; their outcomes follow, or they are run again."""
 
     def give_up(self, why: Failure) -> None:
         """Take note that none of the outstanding tasks can be run."""
@@ -177,7 +181,7 @@ def settle(
     first: int,
     values: Sequence[Any],
     failures: dict[int, Failure],
-    seconds: float,
+    times: Times | None,
 ) -> None:
     """Hand outcomes to a run, but for those failures whose task is run again.
 
@@ -187,8 +191,12 @@ def settle(
         first: the index of the first outcome.
         values: consecutive results.
         failures: the failed ones among them.
-        seconds: how long they took.
+        times: when and where they ran; `None` where they did not.
     """
+    seconds = 0.0
+    if times is not None and values:
+        seconds = times.seconds
+        work.timed(first, len(values), times)
     again = sorted(
         index
         for index, failure in failures.items()

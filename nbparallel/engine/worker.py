@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 from nbparallel import interrupts
 from nbparallel.engine import environment, relay, streams
 from nbparallel.engine.page import CHUNK, STARTED, TASK, Page, skip_slot
+from nbparallel.engine.times import Meter
 from nbparallel.engine.wire import Buffer, Channel
 from nbparallel.serialize import call_initializer, dumps_result, forget, load_unit, loads, receive, start_afresh
 
@@ -191,19 +192,25 @@ class _Worker:
             call = streams.seeded(call, chunk.seed)
         clock = time.perf_counter_ns
         skip = skip_slot(chunk.run)
-        began = flushed = clock()
+        due = clock() + FLUSH_NS
+        meter = Meter(alone=True)
+        stamp = meter.stamp
         values: list[Any] = []
         failures: list[tuple[int, Any]] = []
         first = index = chunk.first
         for item in inputs:
             now = clock()
-            if now - flushed > FLUSH_NS and values:
-                self._report(chunk, first, values, failures, now - began, last=False)
+            if now > due and values:
+                self._report(chunk, first, values, failures, meter, last=False)
                 values, failures = [], []
-                first, began, flushed = index, now, now
+                first, now = index, clock()
+                due = now + FLUSH_NS
+                meter = Meter(alone=True)
+                stamp = meter.stamp
             if words[skip] == chunk.run:
                 break
             words[STARTED] = now
+            stamp(now)
             words[TASK] = index + 1
             relay.task = index
             self._stoppable = chunk.run
@@ -212,7 +219,7 @@ class _Worker:
                 self._stoppable = 0
             except SystemExit:
                 # sys.exit() in a task ends its worker, as it would end any process; what is done is not lost.
-                self._report(chunk, first, values, failures, clock() - began, last=False)
+                self._report(chunk, first, values, failures, meter, last=False)
                 words[TASK] = index + 1
                 raise
             except BaseException as error:  # whatever a task raises is its outcome
@@ -228,24 +235,25 @@ class _Worker:
                 if relay.unfinished:
                     relay.finish_task()
             index += 1
-        self._report(chunk, first, values, failures, clock() - began, last=True)
+        self._report(chunk, first, values, failures, meter, last=True)
 
     def _report_unloadable(self, chunk: _Chunk, error: Exception) -> None:
         failures = [(chunk.first + offset, _describe(error)) for offset in range(chunk.count)]
-        self._report(chunk, chunk.first, [None] * chunk.count, failures, 0, last=True)
+        self._report(chunk, chunk.first, [None] * chunk.count, failures, Meter(alone=True), last=True)
 
     def _report(
-        self, chunk: _Chunk, first: int, values: list[Any], failures: list[Any], elapsed: int, *, last: bool
+        self, chunk: _Chunk, first: int, values: list[Any], failures: list[Any], meter: Meter, *, last: bool
     ) -> None:
         """Send outcomes of the tasks from `first` on: their values, with `None` where one failed."""
+        count = len(values)
+        measured = meter.read(count)
         self._words[STARTED] = time.perf_counter_ns()
         self._words[TASK] = 0  # should the worker die from here on, no single task is known to be guilty
-        count = len(values)
         try:
             segments = dumps_result(values)
         except Exception:
             segments = _dump_each(values, first, failures)
-        self._channel.send(("done", chunk.chunk, chunk.run, first, count, elapsed, failures, last), segments)
+        self._channel.send(("done", chunk.chunk, chunk.run, first, count, measured, failures, last), segments)
         if last:
             self._words[CHUNK] = 0
 
