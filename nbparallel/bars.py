@@ -6,11 +6,13 @@ who writes the output of tasks. It is driven by one thread.
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import sys
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol
 
-from nbparallel.execution import write
+from nbparallel import showing
+from nbparallel.outbox import Said
 from nbparallel.run import Run
 
 if TYPE_CHECKING:
@@ -42,16 +44,9 @@ class Bar(Protocol):
 
 def open_bar(run: Run, headline: str) -> Bar | None:
     """Return a bar in the form that suits the front end; `None` where there is no place for one."""
-    if in_notebook():
+    if showing.in_notebook():
         return NotebookBar(run, headline)
     return TerminalBar(run) if sys.stderr is not None else None
-
-
-def in_notebook() -> bool:
-    """Return whether a kernel's front end shows what this process displays."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return shell is not None and "IPKernelApp" in shell.config
 
 
 def headline(run: Run) -> str:
@@ -129,7 +124,7 @@ class TerminalBar(Bar):
         # that says 0.
         self._bar = Line(total=run.total, desc=run.label, unit="task", smoothing=0, delay=1e-9, dynamic_ncols=True)
         self._bar.start_t -= run.seconds
-        run.show = self._write_above
+        run.show = self._show_above
         self.move()
 
     def move(self) -> None:
@@ -139,16 +134,18 @@ class TerminalBar(Bar):
     def close(self) -> None:
         self._read()
         self._bar.close()
-        self._run.show = write
+        self._run.show = showing.show
 
     def _read(self) -> None:
         self._bar.total = self._run.total
         self._bar.n, self._bar.initial = self._run.completed, self._run.completed_before
         self._bar.set_postfix_str(_postfix(self._run), refresh=False)
 
-    def _write_above(self, target: TextIO, text: str) -> None:
-        with self._bar.external_write_mode(target):
-            write(target, text if text.endswith("\n") else f"{text}\n")
+    def _show_above(self, said: Said) -> None:
+        if said.kind in ("stdout", "stderr") and not said.text.endswith("\n"):
+            said = dataclasses.replace(said, text=f"{said.text}\n")
+        with self._bar.external_write_mode(sys.stdout if said.kind == "stdout" else sys.stderr):
+            showing.show(said)
 
 
 def _display(data: dict[str, Any]) -> Any:

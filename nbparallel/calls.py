@@ -9,7 +9,6 @@ import contextlib
 import contextvars
 import itertools
 import math
-import sys
 import threading
 import time
 from collections import deque
@@ -17,10 +16,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
+from nbparallel import config, showing
 from nbparallel.engine.times import Times
 from nbparallel.engine.work import Backend, Failure, Payload, next_number
 from nbparallel.failures import exception_of, task_error
 from nbparallel.interrupts import WAIT_SECONDS, deferred
+from nbparallel.outbox import Outbox, Said
 
 
 class _Future(Future[Any]):
@@ -45,7 +46,7 @@ class _Future(Future[Any]):
 
 
 class _Call:
-    __slots__ = ("context", "function", "future", "item", "prepared")
+    __slots__ = ("context", "function", "future", "is_shown", "item", "prepared")
 
     def __init__(self, function: Callable[..., Any], item: Any, prepared: Any) -> None:
         self.function = function
@@ -53,6 +54,8 @@ class _Call:
         self.prepared = prepared
         self.future = _Future()
         self.context = contextvars.copy_context()
+        # Nobody waits for a call's place in the order, and nothing of it is kept.
+        self.is_shown = config.settings().output in ("live", "ordered")
 
 
 class Calls:
@@ -75,7 +78,7 @@ class Calls:
         self._order = threading.Lock()
         self._next = itertools.count()
         self._outcomes: deque[tuple[_Call, Any, BaseException | None]] = deque()
-        self._output: deque[tuple[contextvars.Context | None, int, str]] = deque()
+        self._outbox = Outbox("live", budgets=showing.budgets())
         backend.submit(self)
 
     def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
@@ -133,19 +136,20 @@ class Calls:
 
     def write(self, index: int, stream: int, text: str) -> None:
         call = self._waiting.get(index)
-        self._output.append((None if call is None else call.context, stream, text))
+        if call is None or call.is_shown:
+            context = None if call is None else call.context
+            self._outbox.put(index, Said("stdout" if stream == 1 else "stderr", text, context=context))
 
     def finish(self) -> None:
         # The backend was shut down at once: these will never be made, or never be finished.
         for index in list(self._waiting):
             why = CancelledError("the workers were ended before this call was finished")
             self._outcomes.append((self._waiting.pop(index), None, why))
+        self._outbox.end()
 
     def deliver(self) -> None:
-        while self._output:
-            context, stream, text = self._output.popleft()
-            target = sys.stdout if stream == 1 else sys.stderr
-            (context or contextvars.copy_context()).copy().run(target.write, text)
+        for said in self._outbox.take():
+            (said.context or contextvars.copy_context()).copy().run(showing.show, said)
         while self._outcomes:
             try:
                 call, value, error = self._outcomes.popleft()

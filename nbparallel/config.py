@@ -1,4 +1,4 @@
-"""The defaults of this notebook: how many workers, which backend, how they start, whether a bar is shown.
+"""The defaults of this notebook: how many workers, which backend, how they start, what is shown.
 
 Read by the front at each call; written by `configure` and by ``%config NBParallel``, which is the same.
 """
@@ -14,6 +14,7 @@ from nbparallel import backends
 from nbparallel.engine import memory
 from nbparallel.engine.process import START_METHODS
 from nbparallel.machine import effective_cores
+from nbparallel.outbox import Output
 
 Progress = Literal["auto"] | bool
 
@@ -27,6 +28,7 @@ class Settings:
         backend: where tasks go.
         start_method: how worker processes start.
         progress: whether maps show a bar; ``"auto"`` where somebody looks, for runs over half a second.
+        output: what becomes of what tasks print, log, warn of and display; `None` for dropped.
         memory_pause: the share of the memory above which tasks begin one at a time; False for never.
         memory_stop: the share above which the largest worker is ended; False for never.
     """
@@ -35,6 +37,7 @@ class Settings:
     backend: str = "processes"
     start_method: str = START_METHODS[0]
     progress: Progress = "auto"
+    output: Output = "live"
     memory_pause: float | Literal[False] = memory.Thresholds.pause or False
     memory_stop: float | Literal[False] = memory.Thresholds.stop or False
 
@@ -52,6 +55,7 @@ def configure(
     backend: str | None = None,
     start_method: str | None = None,
     progress: Progress | None = None,
+    output: Output | Literal[False] = None,
     memory_pause: float | Literal[False] | None = None,
     memory_stop: float | Literal[False] | None = None,
 ) -> Settings:
@@ -62,6 +66,8 @@ def configure(
         backend: where tasks go, such as ``"processes"``, ``"threads"`` or ``"serial"``.
         start_method: ``"forkserver"``, ``"spawn"`` or ``"fork"``, where the system has it.
         progress: whether a bar is shown: True, False or ``"auto"``.
+        output: what becomes of what tasks print, log, warn of and display (see `pmap`); False for dropped. It is for
+            pools and executors too, but for single calls ``"ordered"`` is live and ``"collect"`` dropped.
         memory_pause: while more than this share of the machine's or container's memory is used (0.85 at first),
             tasks begin one at a time, which is said; ``False`` for never. It is for worker processes, also of maps
             that run already.
@@ -89,6 +95,8 @@ def configure(
         changes["start_method"] = check_start_method(start_method)
     if progress is not None:
         changes["progress"] = check_progress(progress)
+    if output is not None:
+        changes["output"] = check_output(output)
     if memory_pause is not None:
         changes["memory_pause"] = check_share(memory_pause, "memory_pause")
     if memory_stop is not None:
@@ -146,3 +154,17 @@ def check_progress(progress: Any) -> Progress:
     if progress not in ("auto", True, False):
         raise ValueError(f"progress must be True, False or 'auto', not {progress!r}")
     return progress  # type: ignore[no-any-return]
+
+
+def check_output(output: Any) -> Output:
+    """Return what becomes of the output of tasks, or raise ValueError."""
+    if output is None or output is False:
+        return None
+    if output not in ("live", "ordered", "collect"):
+        raise ValueError(f"output must be 'live', 'ordered', 'collect' or None, not {output!r}")
+    return output  # type: ignore[no-any-return]
+
+
+def resolve_output(output: Any) -> Output:
+    """Return what becomes of the output of a map's tasks: as it says itself, or as in the notebook."""
+    return _settings.output if output == "auto" else check_output(output)

@@ -10,20 +10,20 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import queue
-import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
-from typing import Any, TextIO
+from typing import Any
 
+from nbparallel import showing
 from nbparallel.engine.times import Times
 from nbparallel.engine.work import Backend, Failure, Payload, next_number
 from nbparallel.errors import TaskError
 from nbparallel.failures import exception_of, task_error
 from nbparallel.inputs import Input, IteratorInput
 from nbparallel.interrupts import WAIT_SECONDS, deferred
+from nbparallel.outbox import Kept, Outbox, Output, Said
 from nbparallel.serialize import name_of
 
 #: For so long, in seconds, items of an input that is pulled are gathered, to be handed over together.
@@ -47,6 +47,8 @@ class Execution:
         retry_on: the exceptions after which it is; the death of its worker always counts.
         deadline: the whole run's time limit, in seconds.
         label: what it is called in its bar and summary; by default the function's name.
+        output: what becomes of what tasks write (see `Outbox`).
+        kept: where their text is kept.
     """
 
     def __init__(
@@ -65,6 +67,8 @@ class Execution:
         retry_on: tuple[type[BaseException], ...] = (Exception,),
         deadline: float | None = None,
         label: str | None = None,
+        output: Output = "live",
+        kept: Kept | None = None,
     ) -> None:
         self.number = next_number()
         self.style = style
@@ -96,10 +100,10 @@ class Execution:
         self._offered = 0
         self._done_count = 0
         self._known_count = 0  # of those, the ones that were not computed by this run
-        self._output: deque[tuple[int, str]] = deque()
+        self._outbox = Outbox(output, kept, showing.budgets())
         self._background_bells = 0
-        #: Writes what tasks printed; a bar in a terminal has it written beside itself.
-        self.show: Callable[[TextIO, str], object] = write
+        #: Shows what tasks said; a bar in a terminal has it shown beside itself.
+        self.show: Callable[[Said], object] = showing.show
         self._pulls_in_background = False
         self._context = contextvars.copy_context()
         self._callbacks: list[Callable[[Any], Any]] = []
@@ -319,16 +323,8 @@ class Execution:
         return [(0, count)]
 
     def _print(self) -> None:
-        while self._output:
-            try:
-                stream, text = self._output.popleft()
-            except IndexError:  # another thread was quicker
-                return
-            parts = [text]
-            while self._output and self._output[0][0] == stream:
-                parts.append(self._output.popleft()[1])
-            target = sys.stdout if stream == 1 else sys.stderr
-            self._context.copy().run(self.show, target, "".join(parts))
+        for said in self._outbox.take():
+            self._context.copy().run(self.show, said)
 
     # ---- what backends ask (engine.work.Work) ----
 
@@ -350,6 +346,7 @@ class Execution:
             self._store(first, values)
             self._done_count += len(values)
         self._inputs.release(first, first + len(values))
+        self._outbox.settled(first, len(values))
         if failures and self.stop_on_error:
             self._backend.cancel(self, abort=False)
 
@@ -377,11 +374,12 @@ class Execution:
 
     def write(self, index: int, stream: int, text: str) -> None:
         """Take what a task printed."""
-        self._output.append((stream, text))
+        self._outbox.put(index, Said("stdout" if stream == 1 else "stderr", text))
 
     def finish(self) -> None:
         """Take note of the end."""
         self._ended = time.perf_counter()
+        self._outbox.end()
         with self._lock:
             self._finished = True
             if self._timer is not None:
@@ -404,12 +402,6 @@ class Execution:
             listener()
         for callback in callbacks:
             callback(self)
-
-
-def write(target: TextIO, text: str) -> None:
-    """Write text and have it shown."""
-    target.write(text)
-    target.flush()
 
 
 def _duration(seconds: float) -> str:

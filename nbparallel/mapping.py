@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from nbparallel import config, progress
 from nbparallel.choice import check_chunksize, check_function, check_seconds, find_backend
 from nbparallel.inputs import make_input
+from nbparallel.outbox import Output
 from nbparallel.run import Run
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def pmap(
     chunksize: int | Literal["auto"] = "auto",
     ordered: bool = True,
     progress: config.Progress | None = None,
+    output: Output | Literal["auto"] = "auto",
     timeout: float | None = None,
     deadline: float | None = None,
     retries: int = 0,
@@ -57,6 +59,11 @@ def pmap(
         chunksize: tasks that travel together; ``"auto"`` measures how long they take.
         ordered: whether the results are in the order of the input; else in the order of completion.
         progress: whether to show a bar: True, False, or ``"auto"``: in a notebook or terminal, after half a second.
+        output: what becomes of what tasks print, log, warn of and display: ``"live"`` shows it in this cell as it
+            comes; ``"ordered"`` in the order of the input, each task's as soon as all before it are finished;
+            ``"collect"`` only keeps its text in the run's `output`; None drops it. By default the notebook's (see
+            `configure`): live. What is shown is kept too. On threads, and serially, tasks print by themselves, as they
+            come, and nothing of it is kept.
         timeout: seconds that one task may take, from its own start; then its worker is ended, and it alone fails.
         deadline: seconds that the whole map may take; then it ends as if interrupted.
         retries: how often a task is run again that failed, or whose worker died or ran out of time.
@@ -106,6 +113,7 @@ def pmap(
         checkpoint=checkpoint,
         trust=trust,
         label=label,
+        output=output,
     )
     return ends(run)
 
@@ -116,6 +124,7 @@ def pmap_async(
     workers: int | None = None,
     backend: str | None = None,
     chunksize: int | Literal["auto"] = "auto",
+    output: Output | Literal["auto"] = "auto",
     timeout: float | None = None,
     deadline: float | None = None,
     retries: int = 0,
@@ -136,6 +145,7 @@ def pmap_async(
         workers: as in `pmap`.
         backend: as in `pmap`.
         chunksize: as in `pmap`.
+        output: as in `pmap`; it is shown by the cell that has started the map.
         timeout: as in `pmap`.
         deadline: as in `pmap`.
         retries: as in `pmap`.
@@ -174,6 +184,7 @@ def pmap_async(
         checkpoint=checkpoint,
         trust=trust,
         label=label,
+        output=output,
     )
     run.start(background=True)
     _last = run
@@ -225,6 +236,7 @@ def _make_run(
     checkpoint: str | os.PathLike[str] | None,
     trust: bool,
     label: str | None,
+    output: Output | Literal["auto"],
 ) -> Run:
     check_function(fn)
     if not iterables:
@@ -239,6 +251,10 @@ def _make_run(
     chosen = find()
     if limits["timeout"] is not None and not chosen.ends_tasks and inputs.total != 0:
         raise ValueError(f"timeout needs workers that can be ended: not those of the backend {chosen.name!r}")
+    what = config.resolve_output(output)
+    # One that was chosen instead, inside a task, writes as the task does.
+    if output != "auto" and what not in chosen.outputs and chosen.name == (backend or config.settings().backend):
+        raise ValueError(f"output={output!r} needs processes: on the backend {chosen.name!r} tasks print by themselves")
     style = "one" if len(iterables) == 1 else "star"
     seed = check_seed(seed)
     return Run(
@@ -254,6 +270,7 @@ def _make_run(
         stop_on_error=on_error == "raise",
         seed=seed,
         label=label,
+        output=what,
         **limits,
     )
 

@@ -261,18 +261,23 @@ class Pool:
     def _run(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None, style: str) -> Run:
         self._check_running()
         check_function(func)
-        size = check_chunksize(chunksize)
-        inputs = make_input([iterable])
-        return Run(func, inputs, self._backend, self._width, style=style, chunksize=size, timeout=self._timeout)
+        options = self._options(chunksize)
+        return Run(func, make_input([iterable]), self._backend, self._width, style=style, **options)
 
     def _stream(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None) -> Stream:
         self._check_running()
         check_function(func)
-        size = check_chunksize(chunksize)
-        inputs = IteratorInput([iter(iterable)])
-        stream = Stream(func, inputs, self._backend, self._width, chunksize=size, timeout=self._timeout)
+        options = self._options(chunksize)
+        stream = Stream(func, IteratorInput([iter(iterable)]), self._backend, self._width, **options)
         stream.start(background=True)
         return stream
+
+    def _options(self, chunksize: int | None) -> dict[str, Any]:
+        return {
+            "chunksize": check_chunksize(chunksize),
+            "timeout": self._timeout,
+            "output": config.settings().output,
+        }
 
 
 class IMapIterator(collections.abc.Iterator[Any]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 
-from nbparallel import bars
+from nbparallel import bars, showing
 from nbparallel.backends import local
 from nbparallel.config import Progress
 from nbparallel.run import Run
@@ -73,4 +73,4 @@ class Watch:
 def _somebody_looks() -> bool:
     if local.is_inside_task():  # a nested map: the outer one has the bar
         return False
-    return bars.in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
+    return showing.in_notebook() or (sys.stderr is not None and sys.stderr.isatty())

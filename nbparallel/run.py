@@ -8,8 +8,10 @@ import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nbparallel.engine.relay import OWN
 from nbparallel.engine.work import Backend, Failure
 from nbparallel.execution import Execution
+from nbparallel.outbox import Kept, Output
 
 if TYPE_CHECKING:
     from nbparallel.checkpoints import Checkpoint
@@ -31,6 +33,7 @@ class Run(Execution):
         label: what it is called in its bar and summary.
         total: the number of tasks; `None` while the input's end is not known.
         failures: the failed tasks so far, as `TaskError`, by index.
+        output: what each task has written, logged and displayed, as text: ``run.output[3]`` is that of task 3.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class Run(Execution):
         checkpoint: Checkpoint | None = None,
         reopen: Callable[[], Backend] | None = None,
         finish: Callable[[Run], list[Any]] | None = None,
+        output: Output = "live",
         **options: Any,
     ) -> None:
         """Make a run.
@@ -50,9 +54,12 @@ class Run(Execution):
             checkpoint: knows others, and keeps those that come.
             reopen: opens the backend for a run that resumes this one.
             finish: starts that run and waits for its results.
+            output: what becomes of what tasks write; but for `None`, it is kept too.
             **options: as for `Execution`.
         """
-        super().__init__(*args, **options)
+        self.output = Kept(lambda: len(self._values))
+        self._output: Output = output
+        super().__init__(*args, output=output, kept=self.output, **options)
         self._known = dict(known or {})
         self._checkpoint = checkpoint
         self._closing: threading.Thread | None = None
@@ -232,7 +239,9 @@ class Run(Execution):
             retry_on=self.retry_on,
             deadline=self._deadline,
             label=self.label,
+            output=self._output,
         )
+        self._successor.output.inherit(self.output, self._successor._known)
         return self._finish(self._successor)
 
     # ---- keeping results ----
@@ -255,7 +264,7 @@ class Run(Execution):
         if last and not self._told_what_is_known and self._checkpoint is not None and self._known_count:
             self._told_what_is_known = True
             told = f"{self._known_count} of {self.total} results are from the checkpoint {self._checkpoint.path}"
-            self.write(-1, 1, f"{self.label}: {told}\n")
+            self.write(OWN, 1, f"{self.label}: {told}\n")
             self.deliver()
 
     def settle(self, first: int, values: Sequence[Any], failures: dict[int, Failure], seconds: float) -> None:
@@ -279,7 +288,7 @@ class Run(Execution):
         assert self._checkpoint is not None
         self._checkpoint.close()
         for trouble in self._checkpoint.troubles:
-            self.write(-1, 2, f"NBParallelWarning: {self.label}: {trouble}\n")
+            self.write(OWN, 2, f"NBParallelWarning: {self.label}: {trouble}\n")
         self.deliver()
 
     # ---- storage ----
@@ -295,6 +304,7 @@ class Run(Execution):
             if is_known:
                 parts.append((len(found), 0))
                 self._arrivals.append((found[0], len(found)))
+                self._outbox.settled(found[0], len(found))
                 self._done_count += len(found)
                 self._known_count += len(found)
             else:

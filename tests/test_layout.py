@@ -22,6 +22,8 @@ ORDER = [
     "serialize",
     "checkpoints",
     "engine",
+    "outbox",
+    "showing",
     "backends",
     "config",
     "inputs",

@@ -53,6 +53,7 @@ class PathosBackend(Shipping, SlotsBackend):
 
     name = "pathos"
     ends_tasks = False
+    outputs: tuple[str | None, ...] = ("live", "ordered", "collect", None)
 
     def __init__(self, workers: int) -> None:
         Shipping.__init__(self)

@@ -20,6 +20,7 @@ class ProcessesBackend(Shipping):
 
     name = "processes"
     ends_tasks = True
+    outputs: tuple[str | None, ...] = ("live", "ordered", "collect", None)
 
     def __init__(self, engine: Engine) -> None:
         super().__init__()

@@ -16,6 +16,7 @@ class SerialBackend:
 
     name = "serial"
     ends_tasks = False
+    outputs: tuple[str | None, ...] = ("live", "ordered")
     usable = True
 
     def __init__(self) -> None:

@@ -20,6 +20,7 @@ class ThreadsBackend(SlotsBackend):
 
     name = "threads"
     ends_tasks = False
+    outputs: tuple[str | None, ...] = ("live",)
 
     def cancel(self, work: Work, *, abort: bool) -> None:
         """Drop what has not begun; a thread can't be ended: what runs goes on."""

@@ -26,7 +26,7 @@ from nbparallel.engine.connection import Connection, Initializer, input_failure,
 from nbparallel.engine.limits import Limits, Verdict
 from nbparallel.engine.memory import Guard
 from nbparallel.engine.process import WorkerProcess, prepare
-from nbparallel.engine.relay import is_first
+from nbparallel.engine.relay import OWN, is_first
 from nbparallel.engine.times import Times
 from nbparallel.engine.waker import Waker
 from nbparallel.engine.work import Failure, Gate, Work, settle
@@ -355,7 +355,7 @@ class Engine:
         look = self._guard.look(workers, active=active)
         if look.news:
             for work in self._works.values():
-                work.write(-1, 2, look.news)
+                work.write(OWN, 2, look.news)
                 self._lock.touch(work)
         heavy = [workers[pid].number for pid in look.heavy]
         self._perform(self._scheduler.memory(short=look.short, heavy=heavy))

@@ -16,6 +16,8 @@ from collections import deque
 from nbparallel.engine.wire import Channel
 from nbparallel.interrupts import uncut
 
+#: The index of what this package itself says of a run; -1 stands for what no task is known to have written.
+OWN = -2
 #: The task that runs, and its run; -1 outside of one.
 task = -1
 run = -1
@@ -86,7 +88,7 @@ class _Stream(io.TextIOBase):
 
     def send_once(self, text: str) -> None:
         if self._channel is not None:
-            self._channel.send(("once", run, task, self._number, text))
+            self._channel.send(("once", run, OWN, self._number, text))
 
     def leave_channel(self) -> None:
         """Write to the descriptor from now on, in a child that a task has forked: the connection is the worker's."""

@@ -99,7 +99,7 @@ class Work(Protocol):
         """Take note that `count` more inputs are wanted."""
 
     def write(self, index: int, stream: int, text: str) -> None:
-        """Take what a task printed: `stream` is 1 or 2, `index` -1 where the task is not known."""
+        """Take what a task printed: `stream` is 1 or 2, `index` -1 where the task is not known, or `relay.OWN`."""
 
     def finish(self) -> None:
         """Take note that no task is waiting or under way."""
@@ -147,10 +147,12 @@ class Backend(Protocol):
     Attributes:
         usable: whether works can be submitted: false once it was shut down.
         ends_tasks: whether a task can be ended from outside, as a time limit demands.
+        outputs: what can become of what tasks print (see `outbox.Outbox`).
     """
 
     name: str
     ends_tasks: bool
+    outputs: tuple[str | None, ...]
 
     @property
     def usable(self) -> bool: ...

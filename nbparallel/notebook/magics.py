@@ -35,6 +35,7 @@ PMAP_OPTIONS = {
     "-o": _OUT,
     "--out": _OUT,
     "--chunksize": Option("chunksize", lambda text: check_chunksize(text if text == "auto" else whole_number(text))),
+    "--output": Option("output", lambda text: config.check_output(None if text == "none" else text)),
     "--seed": Option("seed", lambda text: mapping.check_seed(whole_number(text))),
 }
 
@@ -50,7 +51,7 @@ class ParallelMagics(Magics):
     def pmap(self, line: str, local_ns: dict[str, Any] | None = None) -> list[Any] | None:
         """Compute a comprehension in parallel, and return its list.
 
-        %pmap [-j N] [-b NAME] [-o NAME] [--chunksize N] [--seed N] EXPRESSION for NAME in ITERABLE ...
+        %pmap [-j N] [-b NAME] [-o NAME] [--chunksize N] [--output HOW] [--seed N] EXPRESSION for NAME in ITERABLE ...
 
         The expression is computed by the workers, for each item. The iterables and the conditions are evaluated here,
         in the notebook. Several `for`s, `if`s and variables (`for a, b in pairs`) work as in any comprehension, and
@@ -61,6 +62,7 @@ class ParallelMagics(Magics):
           -b, --backend NAME where it is computed: processes (the default), threads, serial
           -o, --out NAME     store the list in a variable instead of returning it
           --chunksize N      how many items travel together; by default measured
+          --output HOW       what the tasks print is shown live, ordered, or none of it; collect only keeps it
           --seed N           item i draws its random numbers from stream i of this seed
 
         An expression that begins with a minus goes behind a `--` of its own.

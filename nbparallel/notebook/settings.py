@@ -28,9 +28,13 @@ class Setting(TraitType[Any, Any]):
             TraitError: it is not one of those possible.
         """
         before = self.get(obj)
-        if value is None and self.name != "workers":  # configure() would leave it as it is, without a word
+        if value is None and self.name not in (
+            "workers",
+            "output",
+        ):  # configure() would leave it as it is, without a word
             raise TraitError(f"NBParallel.{self.name} can't be None")
-        changes: dict[str, Any] = {str(self.name): "auto" if value is None else value}
+        none = {"workers": "auto", "output": False}  # by this name in configure(), where None leaves it as it is
+        changes: dict[str, Any] = {str(self.name): none[str(self.name)] if value is None else value}
         try:
             configure(**changes)
         except (ValueError, TypeError) as error:
@@ -54,6 +58,10 @@ class NBParallel(Configurable):
     progress = Setting(
         default_value=config.Settings.progress,
         help="Whether maps show a bar: True, False, or 'auto' for those over half a second.",
+    ).tag(config=True)
+    output = Setting(
+        default_value=config.Settings.output,
+        help="What becomes of the output of tasks: 'live', 'ordered', 'collect', or None for dropped.",
     ).tag(config=True)
     memory_pause = Setting(
         default_value=config.Settings.memory_pause,
