@@ -460,7 +460,7 @@ def test_config_lists_the_settings(shell: InteractiveShell, capsys: pytest.Captu
     nbparallel.configure(workers=7)
     shell.run_line_magic("config", "NBParallel")
     shown = capsys.readouterr().out
-    for name in ("workers", "backend", "start_method", "progress", "memory_pause", "memory_stop"):
+    for name in ("workers", "backend", "start_method", "progress", "output", "memory_pause", "memory_stop"):
         assert f"NBParallel.{name}=" in shown
     assert "Current: 7" in shown
 

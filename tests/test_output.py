@@ -137,3 +137,120 @@ def test_what_c_code_and_subprocesses_write_is_shown(kernel: Kernel) -> None:
 def test_a_quiet_run_shows_nothing(kernel: Kernel) -> None:
     output = kernel.run("x = pmap(abs, range(100)), pmap_async(abs, [1]).result(), Pool(1).map(abs, [1])")
     assert [message["msg_type"] for message in output.messages] == ["status", "execute_input", "status"]
+
+
+BACKWARDS = """
+    def backwards(x):  # each task ends after the next one has begun to speak
+        print(x, "begins")
+        (folder / f"begun {x}").touch()
+        while x < 5 and not (folder / f"begun {x + 1}").exists():
+            time.sleep(0.001)
+        print(x, "ends")
+        return x
+"""
+
+
+def test_ordered_output_is_in_the_order_of_the_input_and_not_held_back(kernel: Kernel) -> None:
+    kernel.run(BACKWARDS)
+    kernel.run("for x in range(6): (folder / f'begun {x}').unlink(missing_ok=True)")
+    output = kernel.run("pmap(backwards, range(6), output='ordered', chunksize=1)")
+    assert output.stdout.splitlines() == [f"{x} {how}" for x in range(6) for how in ("begins", "ends")]
+    assert kernel.run("last_run().output[3]").result == repr("3 begins\n3 ends\n")
+    kernel.run("""
+        def waits(x):
+            print("waits", x)
+            while x == 1 and not (folder / "stop waiting").exists():
+                time.sleep(0.002)
+    """)
+    cell = kernel.send("pmap(waits, range(3), output='ordered', chunksize=1)")
+    assert kernel.receive(lambda: kernel.shown_by(cell).stdout == "waits 0\nwaits 1\n")
+    assert not kernel.shown_by(cell).idle
+    (kernel.folder / "stop waiting").touch()
+    assert kernel.wait(cell).stdout == "waits 0\nwaits 1\nwaits 2\n"
+    (kernel.folder / "stop waiting").unlink()
+
+
+def test_collected_output_is_only_kept_and_dropped_output_is_not(kernel: Kernel) -> None:
+    kernel.run("""
+        def chatters(x):
+            if x % 2:
+                print("out", x)
+                print("err", x, file=sys.stderr)
+            return x
+        import sys
+    """)
+    output = kernel.run("pmap(chatters, range(4), output='collect')")
+    assert (output.stdout, output.stderr) == ("", "")
+    assert kernel.run("list(last_run().output)").result == repr(["", "out 1\nerr 1\n", "", "out 3\nerr 3\n"])
+    output = kernel.run("pmap(chatters, range(4), output=None)")
+    assert (output.stdout, output.stderr) == ("", "")
+    assert kernel.run("list(last_run().output)").result == repr([""] * 4)
+
+
+def test_the_notebook_says_what_becomes_of_output(kernel: Kernel) -> None:
+    kernel.run("def speaks(x): print('spoken', x)")
+    kernel.run("%load_ext nbparallel")
+    kernel.run("%config NBParallel.output = 'collect'")
+    assert kernel.run("pmap(speaks, [1]); Pool(1).map(speaks, [2]); Pool(1).apply(speaks, (3,))").stdout == ""
+    assert kernel.run("last_run().output[0]").result == repr("spoken 2\n")
+    assert kernel.run("pmap(speaks, [4], output='live')").stdout == "spoken 4\n"
+    assert "spoken 5\n" in kernel.run("%pmap --output ordered speaks(x) for x in [5]").stdout
+    kernel.run("%config NBParallel.output = None")
+    assert kernel.run("Executor(1).submit(speaks, 6).result(), list(Pool(1).imap(speaks, [7]))").stdout == ""
+    assert kernel.run("nbparallel.configure().output").result is None
+    kernel.run("nbparallel.configure(output='live')")
+    assert kernel.run("pmap(speaks, [8])").stdout == "spoken 8\n"
+    kernel.run("%unload_ext nbparallel")
+
+
+def test_output_that_can_not_be_had_is_refused(kernel: Kernel) -> None:
+    output = kernel.run("pmap(abs, [1], output='loud')", fails=True)
+    assert output.error
+    assert output.error.value == "output must be 'live', 'ordered', 'collect' or None, not 'loud'"
+    for backend, what in (("threads", "'ordered'"), ("threads", "None"), ("serial", "'collect'")):
+        output = kernel.run(f"pmap(abs, [1], output={what}, backend={backend!r})", fails=True)
+        assert output.error
+        expected = f"output={what} needs processes: on the backend {backend!r} tasks print by themselves"
+        assert output.error.value == expected
+    assert kernel.run("pmap(print, [1, 2], output='ordered', backend='serial')").stdout == "1\n2\n"
+    # Within a task, a map has no processes, and its output is the task's.
+    assert kernel.run("pmap(lambda x: pmap(print, [x], output='collect'), [3, 4], output='ordered')").stdout == "3\n4\n"
+
+
+def test_a_flood_is_folded_and_all_of_the_text_that_is_kept_is_there(kernel: Kernel) -> None:
+    kernel.run("""
+        def floods(x):
+            print("before")
+            for number in range(3000):
+                print("x" * 999)
+            print("after")
+    """)
+    output = kernel.run("pmap(floods, [0])")
+    lines = output.stdout.splitlines()
+    told = [line for line in lines if "folded here" in line]
+    assert told
+    left_out = sum(int(line.split()[0].strip("[").replace(",", "")) for line in told)
+    assert lines[0] == "before"
+    assert lines.count("x" * 999) + (lines.count("after")) + left_out == 3001
+    kept = kernel.run("print(last_run().output[0][:8], last_run().output[0][-50:])").stdout
+    assert kept.startswith("before")
+    assert kept.endswith(f"[{3000 * 1000 + 13 - 100_000:,} characters more were not kept]\n\n")
+    # Some seconds later there is room again: the next test's text must not be folded.
+    kernel.run("nbparallel.showing._budgets = type(nbparallel.showing._budgets)()")
+
+
+def test_a_resumed_run_has_the_output_of_the_first(kernel: Kernel) -> None:
+    kernel.run("""
+        def fails_once(x):
+            print("try", x)
+            if x == 1 and not (folder / "tried").exists():
+                (folder / "tried").touch()
+                raise ValueError(x)
+            return x
+    """)
+    kernel.run("pmap(fails_once, range(3), chunksize=1, on_error='return')")
+    output = kernel.run("last_run().resume()")
+    assert output.result == "[0, 1, 2]"
+    assert output.stdout == "try 1\n"
+    assert kernel.run("list(last_run().output)").result == repr(["try 0\n", "try 1\n", "try 2\n"])
+    kernel.run("(folder / 'tried').unlink()")
