@@ -19,24 +19,33 @@ from typing import Any
 from nbparallel import config, showing
 from nbparallel.engine.times import Times
 from nbparallel.engine.work import Backend, Failure, Payload, next_number
-from nbparallel.failures import exception_of, task_error
+from nbparallel.failures import note_task, task_error
 from nbparallel.interrupts import WAIT_SECONDS, deferred
 from nbparallel.outbox import Outbox, Said
+from nbparallel.tracebacks import Origin, hidden
 
 
-class _Future(Future[Any]):
-    """One that is waited for in pieces."""
+class TaskFuture(Future[Any]):
+    """One that is waited for in pieces, and raises an error without the frames of whoever asked before."""
+
+    _origin = Origin(None, None)
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        if exception is not None:
+            self._origin = Origin.of(exception)
+        super().set_exception(exception)
 
     def result(self, timeout: float | None = None) -> Any:
-        try:
-            self._wait(timeout)
+        with hidden:
+            error = self.exception(timeout)
+            if error is not None:
+                self._origin.throw(error)
             return super().result(0)
-        finally:
-            del self  # as in the base class: an error's traceback must not lead back to the future that holds it
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        self._wait(timeout)
-        return super().exception(0)
+        with hidden:
+            self._wait(timeout)
+            return super().exception(0)
 
     def _wait(self, timeout: float | None) -> None:
         limit = math.inf if timeout is None else time.monotonic() + timeout
@@ -52,7 +61,7 @@ class _Call:
         self.function = function
         self.item = item
         self.prepared = prepared
-        self.future = _Future()
+        self.future = TaskFuture()
         self.context = contextvars.copy_context()
         # Nobody waits for a call's place in the order, and nothing of it is kept.
         self.is_shown = config.settings().output in ("live", "ordered")
@@ -121,7 +130,9 @@ class Calls:
             call = self._waiting.pop(index)
             error = None
             if index in failures:
-                error = exception_of(task_error(failures[index], call.function, self.style, index, call.item))
+                failed = task_error(failures[index], call.function, self.style, index, call.item)
+                note_task(failed)
+                error = failed.error or failed
             self._outcomes.append((call, value, error))
 
     def timed(self, first: int, count: int, times: Times) -> None:

@@ -15,6 +15,7 @@ from nbparallel.engine import memory
 from nbparallel.engine.process import START_METHODS
 from nbparallel.machine import effective_cores
 from nbparallel.outbox import Output
+from nbparallel.tracebacks import hidden
 
 Progress = Literal["auto"] | bool
 
@@ -86,29 +87,30 @@ def configure(
         'spawn'
     """
     global _settings
-    changes: dict[str, Any] = {}
-    if workers is not None:
-        changes["workers"] = None if workers == "auto" else check_workers(workers)
-    if backend is not None:
-        changes["backend"] = backends.check(backend)
-    if start_method is not None:
-        changes["start_method"] = check_start_method(start_method)
-    if progress is not None:
-        changes["progress"] = check_progress(progress)
-    if output is not None:
-        changes["output"] = check_output(output)
-    if memory_pause is not None:
-        changes["memory_pause"] = check_share(memory_pause, "memory_pause")
-    if memory_stop is not None:
-        changes["memory_stop"] = check_share(memory_stop, "memory_stop")
-    settings = replace(_settings, **changes)
-    if settings.memory_pause and settings.memory_stop and settings.memory_pause > settings.memory_stop:
-        raise ValueError(
-            f"memory_pause ({settings.memory_pause}) must not be above memory_stop ({settings.memory_stop})"
-        )
-    memory.set_thresholds(memory.Thresholds(settings.memory_pause or None, settings.memory_stop or None))
-    _settings = settings
-    return _settings
+    with hidden:
+        changes: dict[str, Any] = {}
+        if workers is not None:
+            changes["workers"] = None if workers == "auto" else check_workers(workers)
+        if backend is not None:
+            changes["backend"] = backends.check(backend)
+        if start_method is not None:
+            changes["start_method"] = check_start_method(start_method)
+        if progress is not None:
+            changes["progress"] = check_progress(progress)
+        if output is not None:
+            changes["output"] = check_output(output)
+        if memory_pause is not None:
+            changes["memory_pause"] = check_share(memory_pause, "memory_pause")
+        if memory_stop is not None:
+            changes["memory_stop"] = check_share(memory_stop, "memory_stop")
+        settings = replace(_settings, **changes)
+        if settings.memory_pause and settings.memory_stop and settings.memory_pause > settings.memory_stop:
+            raise ValueError(
+                f"memory_pause ({settings.memory_pause}) must not be above memory_stop ({settings.memory_stop})"
+            )
+        memory.set_thresholds(memory.Thresholds(settings.memory_pause or None, settings.memory_stop or None))
+        _settings = settings
+        return _settings
 
 
 def check_workers(workers: Any) -> int:

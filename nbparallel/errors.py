@@ -1,16 +1,20 @@
 """The exception tree: every error that this package raises of its own accord.
 
 Each class also derives from the type that users of the standard library already catch, so that
-``except BrokenProcessPool`` or ``except TimeoutError`` keeps working. This module imports nothing of the package.
+``except BrokenProcessPool`` or ``except TimeoutError`` keeps working. This module imports nothing of the package
+but `tracebacks`.
 """
 
 from __future__ import annotations
 
 import pickle
+import re
 import reprlib
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import Any, NoReturn
+
+from nbparallel.tracebacks import Origin, hidden
 
 __all__ = [
     "BackendUnavailable",
@@ -24,15 +28,17 @@ __all__ = [
     "short_repr",
 ]
 
+# Another in each run, and of no use in a message.
+_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 80
 _repr.maxlist = _repr.maxtuple = _repr.maxdict = _repr.maxset = 6
 
 
 def short_repr(value: object) -> str:
-    """Return ``repr(value)`` cut to about one line; a ``repr`` that raises is named, not raised."""
+    """Return ``repr(value)`` without addresses, cut to about one line; a ``repr`` that raises is named, not raised."""
     try:
-        return _repr.repr(value)
+        return _ADDRESS.sub("", _repr.repr(value))
     except Exception as error:  # a user's __repr__ must not hide the failure that is being reported
         return f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
 
@@ -83,6 +89,7 @@ class TaskError(NBParallelError):
         self.error = error
         self.traceback = traceback
         self._call = call
+        self._origin = Origin(None, None) if error is None else Origin.of(error)
 
     def rerun(self) -> Any:
         """Run the failing call again, here, in this process, so that ``%debug`` can look into it.
@@ -93,9 +100,14 @@ class TaskError(NBParallelError):
         Raises:
             RuntimeError: the call is not known any more (the error was unpickled in another process).
         """
-        if self._call is None:
-            raise RuntimeError("this error does not hold its call: it was made in another process")
-        return self._call()
+        with hidden:
+            if self._call is None:
+                raise RuntimeError("this error does not hold its call: it was made in another process")
+            return self._call()
+
+    def throw(self) -> NoReturn:
+        """Raise what the function raised, as itself; where the worker died, this error."""
+        self._origin.throw(self if self.error is None else self.error)
 
     def __reduce__(self) -> Any:
         state = {"index": self.index, "input": self.input, "error": self.error, "traceback": self.traceback}

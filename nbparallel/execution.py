@@ -20,11 +20,12 @@ from nbparallel import showing
 from nbparallel.engine.times import Times
 from nbparallel.engine.work import Backend, Failure, Payload, next_number
 from nbparallel.errors import TaskError
-from nbparallel.failures import exception_of, task_error
+from nbparallel.failures import note_task, task_error
 from nbparallel.inputs import Input, IteratorInput
 from nbparallel.interrupts import WAIT_SECONDS, deferred
 from nbparallel.outbox import Kept, Outbox, Output, Said
 from nbparallel.serialize import name_of
+from nbparallel.tracebacks import Origin, without_ours
 
 #: For so long, in seconds, items of an input that is pulled are gathered, to be handed over together.
 PULL_SECONDS = 0.001
@@ -94,6 +95,7 @@ class Execution:
         self._finished = False
         self._cancelled = False
         self._input_error: BaseException | None = None
+        self._input_origin = Origin(None, None)
         self._deadline = deadline
         self._timer: threading.Timer | None = None
         self._late = False
@@ -178,9 +180,11 @@ class Execution:
 
     def _raise_if_failed(self) -> None:
         if self._input_error is not None:
-            raise self._input_error
+            self._input_origin.throw(self._input_error)
         if self.failures and self.stop_on_error:
-            raise exception_of(self.failures[min(self.failures)], f"{self.label}: {self.summary()}")
+            failed = self.failures[min(self.failures)]
+            note_task(failed, f"{self.label}: {self.summary()}")
+            failed.throw()
         if self._late:
             raise TimeoutError(f"{self.label} is not finished after {self._deadline:g} s: {self.summary()}")
         if self._cancelled:
@@ -278,7 +282,7 @@ class Execution:
             self._recall(pulled)
         except BaseException as error:
             # What was pulled before is still run; an interrupt of the pulling thread goes on to its caller.
-            self._input_error = error
+            self._input_error, self._input_origin = error, Origin(without_ours(error.__traceback__), error.__context__)
             self._offer(self._inputs.pulled - before, last=True)
             if not isinstance(error, Exception):
                 raise

@@ -12,6 +12,7 @@ from nbparallel import config
 from nbparallel.calls import Calls
 from nbparallel.choice import check_chunksize, check_function, check_seconds, open_backend
 from nbparallel.engine.work import Backend
+from nbparallel.tracebacks import hidden
 
 
 class Executor(concurrent.futures.Executor):
@@ -47,14 +48,15 @@ class Executor(concurrent.futures.Executor):
         start_method: str | None = None,
         timeout: float | None = None,
     ) -> None:
-        self._width = config.resolve_workers(max_workers)
-        limit = check_seconds(timeout, "timeout")
-        self._backend = open_backend(self._width, initializer, initargs, max_tasks_per_worker, start_method, limit)
-        self._calls = Calls(self._backend, self._width, limit)
-        self._closed = False
-        _open.add(self)
-        # An executor that is dropped without a shutdown still makes its calls, and then lets its workers go.
-        weakref.finalize(self, _let_go, self._calls, self._backend).atexit = False
+        with hidden:
+            self._width = config.resolve_workers(max_workers)
+            limit = check_seconds(timeout, "timeout")
+            self._backend = open_backend(self._width, initializer, initargs, max_tasks_per_worker, start_method, limit)
+            self._calls = Calls(self._backend, self._width, limit)
+            self._closed = False
+            _open.add(self)
+            # An executor that is dropped without a shutdown still makes its calls, and then lets its workers go.
+            weakref.finalize(self, _let_go, self._calls, self._backend).atexit = False
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
         """Schedule ``fn(*args, **kwargs)`` and return its future.
@@ -64,10 +66,11 @@ class Executor(concurrent.futures.Executor):
             TypeError: `fn` is not callable, or is a coroutine function.
             SerializationError: `fn` can't be sent to a worker.
         """
-        check_function(fn)
-        if self._closed:
-            raise RuntimeError("cannot schedule new futures after shutdown")
-        return self._calls.call(fn, args, kwargs)
+        with hidden:
+            check_function(fn)
+            if self._closed:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            return self._calls.call(fn, args, kwargs)
 
     def map(
         self,
@@ -89,14 +92,15 @@ class Executor(concurrent.futures.Executor):
         Raises:
             ValueError: `chunksize` is below 1.
         """
-        check_function(fn)
-        size = check_chunksize(chunksize) or 1
-        if size == 1:
-            return super().map(fn, *iterables, timeout=timeout, **options)
-        columns = list(zip(*iterables, strict=False))
-        chunks = [columns[start : start + size] for start in range(0, len(columns), size)]
-        batches = super().map(_Batch(fn), chunks, timeout=timeout, **options)
-        return (value for batch in batches for value in batch)
+        with hidden:
+            check_function(fn)
+            size = check_chunksize(chunksize) or 1
+            if size == 1:
+                return _shown(super().map(fn, *iterables, timeout=timeout, **options))
+            columns = list(zip(*iterables, strict=False))
+            chunks = [columns[start : start + size] for start in range(0, len(columns), size)]
+            batches = super().map(_Batch(fn), chunks, timeout=timeout, **options)
+            return _shown(value for batch in batches for value in batch)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls and let the workers go after the last.
@@ -105,12 +109,13 @@ class Executor(concurrent.futures.Executor):
             wait: return only when they are gone.
             cancel_futures: cancel the calls that have not begun.
         """
-        if not self._closed:
-            self._closed = True
-            if cancel_futures:
-                self._calls.cancel()
-            self._calls.close()
-        self._backend.shutdown(abort=False, wait=wait)
+        with hidden:
+            if not self._closed:
+                self._closed = True
+                if cancel_futures:
+                    self._calls.cancel()
+                self._calls.close()
+            self._backend.shutdown(abort=False, wait=wait)
 
 
 _open: weakref.WeakSet[Executor] = weakref.WeakSet()
@@ -121,6 +126,12 @@ def _finish_calls() -> None:
     """Make the calls that are outstanding at the end of the program, as the standard executors do."""
     for executor in list(_open):
         executor.shutdown()
+
+
+def _shown(results: Iterator[Any]) -> Iterator[Any]:
+    """Yield results; what is raised has the frames of neither this package nor the standard executor."""
+    with hidden:
+        yield from results
 
 
 def _let_go(calls: Calls, backend: Backend) -> None:

@@ -13,7 +13,8 @@ from nbparallel.engine.memory import in_use
 from nbparallel.engine.work import Failure
 from nbparallel.errors import SerializationError, TaskError, TaskTimeout, WorkerCrashed, short_repr
 from nbparallel.machine import human_size
-from nbparallel.serialize import DYNAMIC_LOOKUPS, global_names, name_of
+from nbparallel.mends import LESS_MEMORY, mend_of
+from nbparallel.serialize import name_of
 
 
 def task_error(failure: Failure, function: Callable[..., Any], style: str, index: int, item: Any) -> TaskError:
@@ -51,36 +52,30 @@ def task_error(failure: Failure, function: Callable[..., Any], style: str, index
     told = f"{what}: {failure.type}: {failure.message}"
     if error is None:
         told = f"{what}: {failure.unpicklable} can't be sent back to the notebook.\n{failure.type}: {failure.message}"
-        error = SerializationError(told)
-    elif isinstance(error, (NameError, KeyError)) and _looks_up_names(function):
-        error.add_note(
-            f"{name_of(function)} looks names up at run time (globals(), eval, exec): a worker only has the globals "
-            "that the function names directly. Name the helper in the function, or pass it as an argument."
-        )
+        error = SerializationError(told).with_traceback(failure.frames)
+    elif (mend := mend_of(error, function)) and mend not in getattr(error, "__notes__", ()):
+        _add_note(error, mend)
     known["error"] = error
     return TaskError(told, **known)
 
 
-def exception_of(failed: TaskError, summary: str = "") -> BaseException:
-    """Return what is raised for a failed task: its own exception, with the task and the worker's traceback noted.
+def note_task(failed: TaskError, summary: str = "") -> None:
+    """Note on what is raised for a failed task which one it was.
 
     Args:
         failed: the task's failure.
         summary: what is said of the others.
     """
-    error: BaseException = failed if failed.error is None else failed.error
-    marker = f"nbparallel: in {str(failed).partition('): ')[0]})"
-    if not any(known.startswith("nbparallel: ") for known in getattr(error, "__notes__", ())):
-        lines = (
-            [summary and f"nbparallel: {summary}"]
-            if error is failed
-            else [f"{marker}; {summary}" if summary else marker]
-        )
-        if failed.error is not None and failed.traceback:
-            lines.append(f"\nIn the worker:\n{failed.traceback.rstrip()}")
-        if any(lines):
-            error.add_note("\n".join(lines))
-    return error
+    marker = "" if failed.error is None else f"in {str(failed).partition('): ')[0]})"
+    error = failed.error or failed
+    told = "; ".join(filter(None, [marker, summary]))
+    if told and not any(known.startswith("nbparallel: ") for known in getattr(error, "__notes__", ())):
+        _add_note(error, f"nbparallel: {told}")
+
+
+def _add_note(error: BaseException, note: str) -> None:
+    # Past the class: it may be a frozen dataclass, for which `add_note` fails.
+    object.__setattr__(error, "__notes__", [*getattr(error, "__notes__", ()), note])
 
 
 def signal_number(name: str) -> int:
@@ -111,18 +106,12 @@ def _how_much_memory(failure: Failure) -> str:
     held = "not looked at before" if known.worker is None else human_size(known.worker)
     figures = f"Its memory was {held}; {in_use(known.use)}"
     if known.above is not None:
-        return f". {figures}, more than {known.above:.0%} (configure(memory_stop=...)). {_LESS_MEMORY}"
-    return f". Nothing in Python does that: most often the system was short of memory. {figures}. {_LESS_MEMORY}"
+        return f". {figures}, more than {known.above:.0%} (configure(memory_stop=...)). {LESS_MEMORY}"
+    return f". Nothing in Python does that: most often the system was short of memory. {figures}. {LESS_MEMORY}"
 
 
-_LESS_MEMORY = "Fewer workers, smaller inputs or smaller chunks need less."
 # ntstatus.h: STATUS_NO_MEMORY, STATUS_COMMITMENT_LIMIT. Windows has no signals, and fails what asks for memory.
 _WINDOWS_MEMORY = (0xC0000017, 0xC000012D)
-
-
-def _looks_up_names(function: Callable[..., Any]) -> bool:
-    code = getattr(getattr(function, "__func__", function), "__code__", None)
-    return code is not None and not DYNAMIC_LOOKUPS.isdisjoint(global_names(code))
 
 
 def _arguments(style: str, item: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -119,9 +119,16 @@ def make_input(iterables: Sequence[Iterable[Any]]) -> Input:
     columns = []
     for iterable in iterables:
         if isinstance(iterable, Iterator) or not hasattr(iterable, "__len__"):
-            return IteratorInput([iter(each) for each in iterables])
+            return IteratorInput([iterate(each) for each in iterables])
         columns.append(_column(iterable))
     return SequenceInput(columns)
+
+
+def iterate(iterable: Any) -> Iterator[Any]:
+    """Return an iterator, or raise TypeError for what can't have one."""
+    if not hasattr(type(iterable), "__iter__") and not hasattr(type(iterable), "__getitem__"):
+        raise TypeError(f"'{type(iterable).__name__}' object is not iterable")
+    return iter(iterable)
 
 
 def _column(iterable: Any) -> Sequence[Any]:

@@ -14,6 +14,7 @@ from nbparallel.choice import check_chunksize, check_function, check_seconds, fi
 from nbparallel.inputs import make_input
 from nbparallel.outbox import Output
 from nbparallel.run import Run
+from nbparallel.tracebacks import hidden
 
 if TYPE_CHECKING:
     from nbparallel.checkpoints import Checkpoint
@@ -98,24 +99,25 @@ def pmap(
         >>> pmap(square, range(5))
         [0, 1, 4, 9, 16]
     """
-    shown = config.settings().progress if progress is None else config.check_progress(progress)
-    ends = functools.partial(finish, ordered=ordered, shown=shown)
-    run = _make_run(
-        fn,
-        iterables,
-        ends,
-        _limits(timeout, deadline, retries, retry_on),
-        workers=workers,
-        backend=backend,
-        chunksize=chunksize,
-        on_error=on_error,
-        seed=seed,
-        checkpoint=checkpoint,
-        trust=trust,
-        label=label,
-        output=output,
-    )
-    return ends(run)
+    with hidden:
+        shown = config.settings().progress if progress is None else config.check_progress(progress)
+        ends = functools.partial(finish, ordered=ordered, shown=shown)
+        run = _make_run(
+            fn,
+            iterables,
+            ends,
+            _limits(timeout, deadline, retries, retry_on),
+            workers=workers,
+            backend=backend,
+            chunksize=chunksize,
+            on_error=on_error,
+            seed=seed,
+            checkpoint=checkpoint,
+            trust=trust,
+            label=label,
+            output=output,
+        )
+        return ends(run)
 
 
 def pmap_async(
@@ -170,25 +172,26 @@ def pmap_async(
         [1, 2]
     """
     global _last
-    ends = functools.partial(finish, shown=config.settings().progress)
-    run = _make_run(
-        fn,
-        iterables,
-        ends,
-        _limits(timeout, deadline, retries, retry_on),
-        workers=workers,
-        backend=backend,
-        chunksize=chunksize,
-        on_error=on_error,
-        seed=seed,
-        checkpoint=checkpoint,
-        trust=trust,
-        label=label,
-        output=output,
-    )
-    run.start(background=True)
-    _last = run
-    return run
+    with hidden:
+        ends = functools.partial(finish, shown=config.settings().progress)
+        run = _make_run(
+            fn,
+            iterables,
+            ends,
+            _limits(timeout, deadline, retries, retry_on),
+            workers=workers,
+            backend=backend,
+            chunksize=chunksize,
+            on_error=on_error,
+            seed=seed,
+            checkpoint=checkpoint,
+            trust=trust,
+            label=label,
+            output=output,
+        )
+        run.start(background=True)
+        _last = run
+        return run
 
 
 def last_run() -> Run | None:

@@ -11,12 +11,13 @@ from types import TracebackType
 from typing import Any
 
 from nbparallel import config, mapping
-from nbparallel.calls import Calls
+from nbparallel.calls import Calls, TaskFuture
 from nbparallel.choice import check_chunksize, check_function, check_seconds, open_backend
 from nbparallel.engine.work import Backend
-from nbparallel.inputs import IteratorInput, make_input
+from nbparallel.inputs import IteratorInput, iterate, make_input
 from nbparallel.run import Run
 from nbparallel.stream import Stream
+from nbparallel.tracebacks import hidden
 
 
 class AsyncResult:
@@ -45,17 +46,19 @@ class AsyncResult:
             multiprocessing.TimeoutError: it is not there in time.
             Exception: what the call raised.
         """
-        self.wait(timeout)
-        if not self._future.done():
-            raise multiprocessing.TimeoutError
-        return self._future.result()
+        with hidden:
+            self.wait(timeout)
+            if not self._future.done():
+                raise multiprocessing.TimeoutError
+            return self._future.result()
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the result is there, or `timeout` seconds are over."""
-        try:
-            self._future.exception(timeout)
-        except TimeoutError:
-            return
+        with hidden:
+            try:
+                self._future.exception(timeout)
+            except TimeoutError:
+                return
 
     def ready(self) -> bool:
         """Return whether the call has completed."""
@@ -67,9 +70,10 @@ class AsyncResult:
         Raises:
             ValueError: it has not completed.
         """
-        if not self.ready():
-            raise ValueError(f"{self!r} not ready")
-        return self._future.exception() is None
+        with hidden:
+            if not self.ready():
+                raise ValueError(f"{self!r} not ready")
+            return self._future.exception() is None
 
     def _call_back(self, future: Future[Any]) -> None:
         error = future.exception()
@@ -115,16 +119,17 @@ class Pool:
         start_method: str | None = None,
         timeout: float | None = None,
     ) -> None:
-        if start_method is None and context is not None:
-            start_method = context.get_start_method()
-        self._width = config.resolve_workers(processes)
-        self._timeout = check_seconds(timeout, "timeout")
-        self._backend = open_backend(
-            self._width, initializer, tuple(initargs), maxtasksperchild, start_method, self._timeout
-        )
-        self._calls = Calls(self._backend, self._width, self._timeout)
-        self._state = "RUN"
-        self._finalizer = weakref.finalize(self, _terminate, self._backend)
+        with hidden:
+            if start_method is None and context is not None:
+                start_method = context.get_start_method()
+            self._width = config.resolve_workers(processes)
+            self._timeout = check_seconds(timeout, "timeout")
+            self._backend = open_backend(
+                self._width, initializer, tuple(iterate(initargs)), maxtasksperchild, start_method, self._timeout
+            )
+            self._calls = Calls(self._backend, self._width, self._timeout)
+            self._state = "RUN"
+            self._finalizer = weakref.finalize(self, _terminate, self._backend)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} state={self._state} pool_size={self._width}>"
@@ -133,7 +138,8 @@ class Pool:
 
     def apply(self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: dict[str, Any] | None = None) -> Any:
         """Return ``func(*args, **kwds)``, computed in a worker."""
-        return self.apply_async(func, args, kwds).get()
+        with hidden:
+            return self.apply_async(func, args, kwds).get()
 
     def map(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = None) -> list[Any]:
         """Return ``[func(x) for x in iterable]``, computed by the workers.
@@ -147,13 +153,15 @@ class Pool:
             ValueError: the pool is closed, or `chunksize` is below 1.
             Exception: what the failed task with the lowest index raised.
         """
-        return mapping.finish(self._run(func, iterable, chunksize, "one"))
+        with hidden:
+            return mapping.finish(self._run(func, iterable, chunksize, "one"))
 
     def starmap(
         self, func: Callable[..., Any], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
     ) -> list[Any]:
         """Return ``[func(*args) for args in iterable]``, computed by the workers."""
-        return mapping.finish(self._run(func, iterable, chunksize, "star"))
+        with hidden:
+            return mapping.finish(self._run(func, iterable, chunksize, "star"))
 
     # ---- lazily ----
 
@@ -167,13 +175,15 @@ class Pool:
             iterable: the inputs.
             chunksize: tasks that travel together; `None` to measure.
         """
-        return IMapIterator(self, self._stream(func, iterable, chunksize))
+        with hidden:
+            return IMapIterator(self, self._stream(func, iterable, chunksize))
 
     def imap_unordered(
         self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = 1
     ) -> Iterator[Any]:
         """Return an iterator over the results in the order in which they arrive."""
-        return IMapUnorderedIterator(self, self._stream(func, iterable, chunksize))
+        with hidden:
+            return IMapUnorderedIterator(self, self._stream(func, iterable, chunksize))
 
     # ---- at once ----
 
@@ -194,10 +204,11 @@ class Pool:
             callback: called with the result, in a thread of this process.
             error_callback: called with the exception instead.
         """
-        self._check_running()
-        check_function(func)
-        future = self._calls.call(func, tuple(args), dict(kwds or {}))
-        return AsyncResult(self, future, callback, error_callback)
+        with hidden:
+            self._check_running()
+            check_function(func)
+            future = self._calls.call(func, tuple(iterate(args)), dict(kwds or {}))
+            return AsyncResult(self, future, callback, error_callback)
 
     def map_async(
         self,
@@ -208,7 +219,8 @@ class Pool:
         error_callback: Callable[[Any], Any] | None = None,
     ) -> AsyncResult:
         """Start `map` and return at once."""
-        return _in_background(self, self._run(func, iterable, chunksize, "one"), callback, error_callback)
+        with hidden:
+            return _in_background(self, self._run(func, iterable, chunksize, "one"), callback, error_callback)
 
     def starmap_async(
         self,
@@ -219,7 +231,8 @@ class Pool:
         error_callback: Callable[[Any], Any] | None = None,
     ) -> AsyncResult:
         """Start `starmap` and return at once."""
-        return _in_background(self, self._run(func, iterable, chunksize, "star"), callback, error_callback)
+        with hidden:
+            return _in_background(self, self._run(func, iterable, chunksize, "star"), callback, error_callback)
 
     # ---- its end ----
 
@@ -241,13 +254,15 @@ class Pool:
         Raises:
             ValueError: neither `close` nor `terminate` was called.
         """
-        if self._state == "RUN":
-            raise ValueError("Pool is still running")
-        self._backend.shutdown(abort=False)
+        with hidden:
+            if self._state == "RUN":
+                raise ValueError("Pool is still running")
+            self._backend.shutdown(abort=False)
 
     def __enter__(self) -> Pool:
-        self._check_running()
-        return self
+        with hidden:
+            self._check_running()
+            return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -268,7 +283,7 @@ class Pool:
         self._check_running()
         check_function(func)
         options = self._options(chunksize)
-        stream = Stream(func, IteratorInput([iter(iterable)]), self._backend, self._width, **options)
+        stream = Stream(func, IteratorInput([iterate(iterable)]), self._backend, self._width, **options)
         stream.start(background=True)
         return stream
 
@@ -301,14 +316,15 @@ class IMapIterator(collections.abc.Iterator[Any]):
             StopIteration: there are no more.
             Exception: what its task raised; those after it can still be read.
         """
-        try:
-            index = self._next_index(timeout)
-        except TimeoutError:
-            raise multiprocessing.TimeoutError from None
-        if index is None:
-            self._stream.raise_if_cut_short()
-            raise StopIteration
-        return self._stream.take(index)
+        with hidden:
+            try:
+                index = self._next_index(timeout)
+            except TimeoutError:
+                raise multiprocessing.TimeoutError from None
+            if index is None:
+                self._stream.raise_if_cut_short()
+                raise StopIteration
+            return self._stream.take(index)
 
     __next__ = next
 
@@ -335,7 +351,7 @@ class IMapUnorderedIterator(IMapIterator):
 def _in_background(
     pool: Pool, run: Run, callback: Callable[[Any], Any] | None, error_callback: Callable[[Any], Any] | None
 ) -> AsyncResult:
-    future: Future[Any] = Future()
+    future = TaskFuture()
 
     def fulfil(done: Run) -> None:
         try:

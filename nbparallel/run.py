@@ -12,6 +12,7 @@ from nbparallel.engine.relay import OWN
 from nbparallel.engine.work import Backend, Failure
 from nbparallel.execution import Execution
 from nbparallel.outbox import Kept, Output
+from nbparallel.tracebacks import hidden
 
 if TYPE_CHECKING:
     from nbparallel.checkpoints import Checkpoint
@@ -93,10 +94,11 @@ class Run(Execution):
             CancelledError: it was cancelled.
             Exception: the error of the failed task with the lowest index, as itself.
         """
-        self.wait(timeout)
-        self.wait_until_kept()
-        self._raise_if_failed()
-        return self.results
+        with hidden:
+            self.wait(timeout)
+            self.wait_until_kept()
+            self._raise_if_failed()
+            return self.results
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait for the end, printing what tasks print.
@@ -104,7 +106,8 @@ class Run(Execution):
         Raises:
             TimeoutError: it is not finished after `timeout` seconds.
         """
-        self.drive(lambda: self._finished, timeout)
+        with hidden:
+            self.drive(lambda: self._finished, timeout)
 
     def add_done_callback(self, callback: Callable[[Run], Any]) -> None:
         """Call `callback` with this run when it is finished; at once if it is."""
@@ -122,43 +125,47 @@ class Run(Execution):
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the results in the order of the input, each as soon as it and those before it are there."""
-        index = 0
-        while self._await(lambda: self._readable(index)):  # noqa: B023 - asked before `index` moves on
-            yield self._outcome(index)
-            index += 1
-        self._raise_if_failed()
+        with hidden:
+            index = 0
+            while self._await(lambda: self._readable(index)):  # noqa: B023 - asked before `index` moves on
+                yield self._outcome(index)
+                index += 1
+            self._raise_if_failed()
 
     def as_completed(self) -> Iterator[Any]:
         """Yield the results in the order in which the tasks finish."""
-        position = 0
-        while self._await(lambda: position < len(self._arrivals)):  # noqa: B023 - asked before `position` moves on
-            first, count = self._arrivals[position]
-            position += 1
-            for index in range(first, first + count):
-                if self._readable(index):
-                    yield self._outcome(index)
-        self._raise_if_failed()
+        with hidden:
+            position = 0
+            while self._await(lambda: position < len(self._arrivals)):  # noqa: B023 - asked before `position` moves on
+                first, count = self._arrivals[position]
+                position += 1
+                for index in range(first, first + count):
+                    if self._readable(index):
+                        yield self._outcome(index)
+            self._raise_if_failed()
 
     def __await__(self) -> Generator[Any, None, list[Any]]:
         """Wait for the results without blocking the event loop; returns and raises as `result` does."""
         return self._result_in_loop().__await__()
 
     async def _result_in_loop(self) -> list[Any]:
-        async for _ in self._turns():
-            if self._finished:
-                break
-        return self.result()
+        with hidden:
+            async for _ in self._turns():
+                if self._finished:
+                    break
+            return self.result()
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         """Yield the results in the order of the input, without blocking the event loop."""
-        index = 0
-        async for _ in self._turns():
-            while self._readable(index):
-                yield self._outcome(index)
-                index += 1
-            if self._finished and not self._readable(index):
-                break
-        self._raise_if_failed()
+        with hidden:
+            index = 0
+            async for _ in self._turns():
+                while self._readable(index):
+                    yield self._outcome(index)
+                    index += 1
+                if self._finished and not self._readable(index):
+                    break
+            self._raise_if_failed()
 
     async def _turns(self) -> AsyncIterator[None]:
         """Yield once now, and again whenever something was settled."""
@@ -207,42 +214,43 @@ class Run(Execution):
             >>> run.resume()
             [1, 2]
         """
-        if self._successor is not None:
-            return self._successor.resume()
-        if self._reopen is None or self._finish is None:
-            raise RuntimeError(f"{self.label} can't be resumed: it is a pool's")
-        if self._cancelled:
-            self.wait()  # for tasks that can't be ended
-        elif not self._finished:
-            raise RuntimeError(f"{self.label} is still going on: wait for its result, or cancel it")
-        for index, failed in self.failures.items():
-            assert failed.input is not None
-            self._inputs.take_back(index, failed.input[0] if self.style == "one" else failed.input)
-        if self._checkpoint is not None:
-            self.wait_until_kept()
-            self._checkpoint.reopen()
-        self._successor = Run(
-            self._function,
-            self._inputs,
-            self._reopen(),
-            self.width,
-            known={index: value for index, value in enumerate(self._values) if self._has_result(index)},
-            checkpoint=self._checkpoint,
-            reopen=self._reopen,
-            finish=self._finish,
-            style=self.style,
-            chunksize=self.chunksize,
-            stop_on_error=self.stop_on_error,
-            seed=self.seed,
-            timeout=self.timeout,
-            retries=self.retries,
-            retry_on=self.retry_on,
-            deadline=self._deadline,
-            label=self.label,
-            output=self._output,
-        )
-        self._successor.output.inherit(self.output, self._successor._known)
-        return self._finish(self._successor)
+        with hidden:
+            if self._successor is not None:
+                return self._successor.resume()
+            if self._reopen is None or self._finish is None:
+                raise RuntimeError(f"{self.label} can't be resumed: it is a pool's")
+            if self._cancelled:
+                self.wait()  # for tasks that can't be ended
+            elif not self._finished:
+                raise RuntimeError(f"{self.label} is still going on: wait for its result, or cancel it")
+            for index, failed in self.failures.items():
+                assert failed.input is not None
+                self._inputs.take_back(index, failed.input[0] if self.style == "one" else failed.input)
+            if self._checkpoint is not None:
+                self.wait_until_kept()
+                self._checkpoint.reopen()
+            self._successor = Run(
+                self._function,
+                self._inputs,
+                self._reopen(),
+                self.width,
+                known={index: value for index, value in enumerate(self._values) if self._has_result(index)},
+                checkpoint=self._checkpoint,
+                reopen=self._reopen,
+                finish=self._finish,
+                style=self.style,
+                chunksize=self.chunksize,
+                stop_on_error=self.stop_on_error,
+                seed=self.seed,
+                timeout=self.timeout,
+                retries=self.retries,
+                retry_on=self.retry_on,
+                deadline=self._deadline,
+                label=self.label,
+                output=self._output,
+            )
+            self._successor.output.inherit(self.output, self._successor._known)
+            return self._finish(self._successor)
 
     # ---- keeping results ----
 

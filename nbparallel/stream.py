@@ -9,7 +9,7 @@ from typing import Any
 from nbparallel.engine.scheduler import PREFETCH_CHUNKS, PREFETCH_SECONDS
 from nbparallel.engine.work import Failure
 from nbparallel.execution import Execution
-from nbparallel.failures import exception_of
+from nbparallel.failures import note_task
 
 #: How many chunks may be under way or wait to be read, per worker, before the input is left alone: one that is run and
 #: one that is read; and for tiny tasks twice what a worker is sent ahead of them.
@@ -58,7 +58,8 @@ class Stream(Execution):
             for bell in list(self._bells):
                 bell.put(None)
         if failed is not None:
-            raise exception_of(failed)
+            note_task(failed)
+            failed.throw()
         return value
 
     def drop(self) -> None:

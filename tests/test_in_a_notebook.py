@@ -159,9 +159,8 @@ def test_what_a_failed_task_shows(kernel: Kernel) -> None:
         fails=True,
     )
     assert output.error.name == "Broken"
-    assert output.error.traceback.count("In the worker:") == 1
     assert "task 2 (breaks(2))" in output.error.traceback
-    assert 'raise Broken("in two")  # here it breaks' in output.error.traceback.partition("In the worker:")[2]
+    assert '> 6         raise Broken("in two")  # here it breaks' in output.error.traceback
 
 
 def test_the_failed_call_can_be_made_again_under_the_debugger(kernel: Kernel) -> None:

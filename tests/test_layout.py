@@ -16,6 +16,7 @@ PACKAGE = Path(nbparallel.__file__).parent
 
 #: Rooms and modules in the order in which they may import: each only what stands before it, or its own room.
 ORDER = [
+    "tracebacks",
     "errors",
     "interrupts",
     "machine",
@@ -27,6 +28,7 @@ ORDER = [
     "backends",
     "config",
     "inputs",
+    "mends",
     "failures",
     "choice",
     "execution",
@@ -126,5 +128,6 @@ def test_a_worker_loads_only_its_half() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = ast.literal_eval(done.stdout)
     allowed = ("nbparallel.engine", "nbparallel.serialize", "nbparallel.machine", "nbparallel.interrupts")
+    allowed += ("nbparallel.tracebacks",)
     assert [name for name in loaded if not name.startswith(allowed)] == []
     assert "nbparallel.engine.manager" not in loaded

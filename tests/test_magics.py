@@ -525,7 +525,7 @@ def test_in_a_kernel() -> None:
         failed = kernel.run("%pmap 1 / x for x in (1, 0)", fails=True)
         assert failed.error is not None
         assert failed.error.name == "ZeroDivisionError"
-        assert "    1 / x for x in (1, 0)\n" in failed.error.traceback
+        assert "----> 1 1 / x for x in (1, 0)\n" in failed.error.traceback
         silent = kernel.run("%pmap -j 1 -o kept times(x) for x in [9];")
         assert silent.result is None
         assert kernel.run("kept").result == "[45]"

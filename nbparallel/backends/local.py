@@ -15,6 +15,7 @@ from typing import Any
 from nbparallel.engine import streams
 from nbparallel.engine.times import Meter, Times, here
 from nbparallel.engine.work import Failure, Payload, Work
+from nbparallel.tracebacks import without_ours
 
 #: Outcomes of a long chunk are handed over at this interval, in nanoseconds.
 REPORT_NS = 50_000_000
@@ -97,7 +98,8 @@ def run_chunk(
 
 def failure_of(error: BaseException) -> Failure:
     """Return a failure that holds the exception itself, as it never left this process."""
-    frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    frames = without_ours(error.__traceback__)
+    BaseException.with_traceback(error, frames)
     text = "".join(traceback.format_exception(type(error), error, frames))
     return Failure(error, type(error).__qualname__, str(error), text)
 

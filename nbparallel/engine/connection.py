@@ -22,7 +22,7 @@ from nbparallel.engine.process import WorkerProcess
 from nbparallel.engine.times import CutShort, Ledger
 from nbparallel.engine.work import Failure, Work
 from nbparallel.errors import SerializationError
-from nbparallel.serialize import Unit, attempt, dumps_data, explain, is_alive, loads, name_of, unit_of
+from nbparallel.serialize import Unit, attempt, dumps_data, explain, is_alive, loads, name_of, rebuild, unit_of
 
 # A line that is longer is handed on in pieces.
 _LINE_CHARACTERS = 65536
@@ -256,4 +256,11 @@ def load_failure(details: dict[str, Any]) -> Failure:
             error = loads(details["pickle"])
         except Exception as broken:
             unpicklable = f"its exception, a {details['type']} (which fails to rebuild: {broken}),"
-    return Failure(error, details["type"], details["message"], details["traceback"], unpicklable)
+    return Failure(
+        error,
+        details["type"],
+        details["message"],
+        details["traceback"],
+        unpicklable,
+        frames=rebuild(details.get("frames")),
+    )

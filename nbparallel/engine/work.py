@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Protocol
 
 from nbparallel.engine.memory import LastKnown
@@ -39,6 +40,7 @@ class Failure:
         exitcode: how it died (negative: a signal).
         limit: the time limit that the task ran over, in seconds.
         memory: what is known of the memory at the worker's end.
+        frames: where in the user's code it was raised, for an exception that is not here.
     """
 
     error: BaseException | None
@@ -51,6 +53,7 @@ class Failure:
     crashed: bool = False
     limit: float | None = None
     memory: LastKnown | None = None
+    frames: TracebackType | None = None
 
     @property
     def ended_with_run(self) -> bool:

@@ -26,7 +26,17 @@ from nbparallel.engine import environment, relay, streams
 from nbparallel.engine.page import CHUNK, STARTED, TASK, Page, skip_slot
 from nbparallel.engine.times import Meter
 from nbparallel.engine.wire import Buffer, Channel
-from nbparallel.serialize import call_initializer, dumps_result, forget, load_unit, loads, receive, start_afresh
+from nbparallel.serialize import (
+    call_initializer,
+    describe,
+    dumps_result,
+    forget,
+    load_unit,
+    loads,
+    receive,
+    start_afresh,
+)
+from nbparallel.tracebacks import without_ours
 
 #: Finished results of a long chunk are sent at this interval, so that bars move and a crash loses little.
 FLUSH_NS = 50_000_000
@@ -306,7 +316,8 @@ def _dump_each(values: list[Any], first: int, failures: list[Any]) -> list[Buffe
             dumps_result(value)
         except Exception as error:
             kind = f"{type(value).__module__}.{type(value).__qualname__}"
-            failures.append((first + offset, {**_describe(error), "unpicklable": f"its result, a {kind},"}))
+            unpicklable = {"unpicklable": f"its result, a {kind},", "frames": describe(error.__traceback__)}
+            failures.append((first + offset, {**_describe(error), **unpicklable}))
             value = None
         kept.append(value)
     return dumps_result(kept)
@@ -314,8 +325,7 @@ def _dump_each(values: list[Any], first: int, failures: list[Any]) -> list[Buffe
 
 def _describe(error: BaseException) -> dict[str, Any]:
     """Return what the parent needs to know of a failure, as plain data; the exception itself as its own pickle."""
-    # The first frame is this module's.
-    frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    frames = without_ours(error.__traceback__)
     try:
         text = "".join(traceback.format_exception(type(error), error, frames))
         message = "" + str(error)  # of str itself, which the wire insists on
@@ -326,6 +336,7 @@ def _describe(error: BaseException) -> dict[str, Any]:
         described["pickle"] = [bytes(segment) for segment in dumps_result(error)]
     except Exception as broken:
         described["unpicklable"] = f"its exception, a {type(error).__qualname__} ({broken}),"
+        described["frames"] = describe(frames)
     return described
 
 

@@ -23,6 +23,7 @@ from nbparallel import backends, config, mapping
 from nbparallel.choice import check_chunksize
 from nbparallel.notebook import comprehension, workers
 from nbparallel.notebook.options import Option, split_options, variable_name, whole_number
+from nbparallel.tracebacks import hidden
 
 _WORKERS = Option("workers", lambda text: config.check_workers(whole_number(text)))
 _BACKEND = Option("backend", backends.check)
@@ -75,17 +76,18 @@ class ParallelMagics(Magics):
 
         The same without the magic: `pmap(square, range(10))`.
         """
-        options, text = split_options(line, PMAP_OPTIONS, "%pmap")
-        read = comprehension.parse(text.rstrip("; "))  # IPython takes a semicolon at the end for silence
-        out = options.pop("out", None)
-        assert self.shell is not None
-        user = self.shell.user_ns
-        function = read.function(user, local_ns)
-        found = mapping.pmap(function, *read.inputs(user, local_ns), label=read.label, **options)
-        if out is None:
-            return found
-        user[out] = found
-        return None
+        with hidden:
+            options, text = split_options(line, PMAP_OPTIONS, "%pmap")
+            read = comprehension.parse(text.rstrip("; "))  # IPython takes a semicolon at the end for silence
+            out = options.pop("out", None)
+            assert self.shell is not None
+            user = self.shell.user_ns
+            function = read.function(user, local_ns)
+            found = mapping.pmap(function, *read.inputs(user, local_ns), label=read.label, **options)
+            if out is None:
+                return found
+            user[out] = found
+            return None
 
     @line_magic
     def pworkers(self, line: str) -> None:
@@ -98,19 +100,20 @@ class ParallelMagics(Magics):
 
         The same without the magic: `resources()`, `configure(workers=4)`.
         """
-        word = line.strip()
-        if word == "restart":
-            count = len(workers.warm_pids())
-            backends.shutdown()
-            print(f"{count} stopped; the next map starts fresh workers")
-        elif word:
-            try:
-                config.configure(workers="auto" if word == "auto" else whole_number(word))
-            except ValueError as error:
-                raise UsageError(f"%pworkers takes a number, auto or restart, not {word}: {error}") from None
-            print(f"workers  {config.resolve_workers(None)}")
-        else:
-            print(workers.overview())
+        with hidden:
+            word = line.strip()
+            if word == "restart":
+                count = len(workers.warm_pids())
+                backends.shutdown()
+                print(f"{count} stopped; the next map starts fresh workers")
+            elif word:
+                try:
+                    config.configure(workers="auto" if word == "auto" else whole_number(word))
+                except ValueError as error:
+                    raise UsageError(f"%pworkers takes a number, auto or restart, not {word}: {error}") from None
+                print(f"workers  {config.resolve_workers(None)}")
+            else:
+                print(workers.overview())
 
     @context_matcher()  # type: ignore[untyped-decorator]
     def complete_options(self, context: CompletionContext) -> SimpleMatcherResult:

@@ -1,4 +1,4 @@
-"""Exceptions that survive the journey: two-argument constructors, causes, notes, groups.
+"""Exceptions that survive the journey: two-argument constructors, causes, notes, groups; on the way back, frames.
 
 `BaseException` rebuilds itself by calling its class with ``args``, which fails for a class whose ``__init__`` takes
 something else, changes the message of one whose ``__init__`` makes it, and drops the cause. Here neither ``__init__``
@@ -12,6 +12,7 @@ import contextlib
 import types
 from typing import TYPE_CHECKING, Any
 
+from nbparallel.serialize import frames
 from nbparallel.serialize.functions import Reduction
 
 if TYPE_CHECKING:
@@ -33,12 +34,16 @@ def reduce_exception(pickler: Pickler, error: BaseException) -> Reduction:
             base_args = (error.message, list(error.exceptions))
         build, args = make_exception, (cls, base, base_args, error.args)
         own_state = {**_slots(error), **(rest[0] if rest and rest[0] else {})}
+        if isinstance(error, NameError) and error.name is not None:  # for "Did you mean"
+            own_state["name"] = error.name
     state = {
         "state": own_state,
         "cause": error.__cause__,
         "context": None if error.__suppress_context__ else error.__context__,
         "suppress": error.__suppress_context__,
     }
+    if pickler.to_parent and error.__traceback__ is not None:
+        state["frames"] = frames.describe(error.__traceback__)
     return (build, args, state, None, None, fill_exception)
 
 
@@ -82,3 +87,4 @@ def fill_exception(error: BaseException, state: dict[str, Any]) -> None:
     object.__setattr__(error, "__cause__", state["cause"])
     object.__setattr__(error, "__context__", state["context"])
     object.__setattr__(error, "__suppress_context__", state["suppress"])
+    BaseException.with_traceback(error, frames.rebuild(state.get("frames")))

@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nbparallel.serialize import functions, initial, modules, references, tracker
+from nbparallel.serialize import frames, functions, initial, modules, references, tracker
 from nbparallel.serialize.functions import Reduction
 from nbparallel.serialize.lazy import dill_module
 from nbparallel.serialize.pickler import (
@@ -272,8 +272,7 @@ def loads_unit(segments: Sequence[Buffer]) -> Any:
         sources, registrations = unpickler.load()
     finally:
         functions.publishing.active = before
-    for file, lines in sources.items():
-        linecache.cache[file] = (sum(map(len, lines)), None, lines, file)
+    frames.learn(sources)
     for registry, cls, reducer in registrations:
         if registry == "copyreg":
             copyreg.dispatch_table[cls] = reducer
@@ -288,3 +287,4 @@ def start_afresh() -> None:
         table.clear()
     initial.forget()
     tracker.inherit()
+    frames.inherit()

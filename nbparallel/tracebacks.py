@@ -1,0 +1,122 @@
+"""Tracebacks without frames of this package: what a user sees are the lines that the user wrote.
+
+`hidden` stands in each public function: ``with hidden:`` takes the package's frames out of what leaves it, its own
+function's too. That rests on how CPython works: a frame enters a traceback once, as the exception gets to it, and what
+``__exit__`` leaves as the traceback is what the caller's frame is put in front of. Errors that are a fault of this
+package keep their frames. This module imports nothing of the package; workers use it too.
+"""
+
+from __future__ import annotations
+
+import dis
+import sys
+from types import FrameType, TracebackType
+from typing import NamedTuple, NoReturn
+
+_PACKAGE = __name__.partition(".")[0]
+# What the package calls to wait, to pickle or to import: seen from outside, these frames are its own.
+_HELPERS = frozenset(
+    {"asyncio", "concurrent", "contextlib", "copyreg", "dill", "functools", "multiprocessing", "pickle", "queue"}
+    | {"importlib", "selectors", "socket", "threading"}
+)
+_RAISE = dis.opmap["RAISE_VARARGS"]
+
+
+def without_ours(traceback: TracebackType | None) -> TracebackType | None:
+    """Return a traceback without the frames of this package, and of what only works for it."""
+    entries = [(entry, ours) for entry, ours in _marked(traceback) if not ours]
+    shown: TracebackType | None = None
+    for entry, _ in reversed(entries):
+        same = shown is entry.tb_next
+        shown = entry if same else TracebackType(shown, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    return shown
+
+
+def tidy(error: BaseException) -> None:
+    """Take the package's frames out of an exception, and of those that led to it."""
+    if _is_our_fault(error):
+        return
+    BaseException.with_traceback(error, without_ours(error.__traceback__))  # past the class: it may be frozen
+    seen = {id(error)}
+    while True:
+        link = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if link is None or id(link) in seen:
+            return
+        seen.add(id(link))
+        shown = without_ours(link.__traceback__)
+        if shown is None and link.__traceback__ is not None and link.__context__ not in (error, link):
+            # Raised and caught in here: the message says what is to be known of it.
+            object.__setattr__(error, "__cause__", None)
+            object.__setattr__(error, "__context__", link.__context__)
+            object.__setattr__(error, "__suppress_context__", False)
+        else:
+            BaseException.with_traceback(link, shown)
+            error = link
+
+
+class Origin(NamedTuple):
+    """What an exception came with, for one that is raised here more than once: each time it begins with this alone."""
+
+    frames: TracebackType | None
+    context: BaseException | None
+
+    @classmethod
+    def of(cls, error: BaseException) -> Origin:
+        """Return the origin of an exception that was caught or came from a worker."""
+        frames = error.__traceback__ if _is_our_fault(error) else without_ours(error.__traceback__)
+        return cls(frames, error.__context__)
+
+    def throw(self, error: BaseException) -> NoReturn:
+        """Raise the exception."""
+        try:
+            raise BaseException.with_traceback(error, self.frames)  # past the class: it may be frozen
+        finally:
+            # What is being handled here, Python has put in the place of what led to it there.
+            if self.context is not None:
+                object.__setattr__(error, "__context__", self.context)
+
+
+class _Hidden:
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None and not _called_by_us(sys._getframe(1).f_back):
+            tidy(error)
+
+
+#: Takes the package's frames out of exceptions that leave a ``with hidden:``, those of the function around it included.
+hidden = _Hidden()
+
+
+def _root(frame: FrameType) -> str:
+    name = frame.f_globals.get("__name__")
+    return name.partition(".")[0] if isinstance(name, str) else ""
+
+
+def _called_by_us(frame: FrameType | None) -> bool:
+    """Return whether a frame is this package's, or one that works for it: the outermost ``with hidden:`` acts."""
+    while frame is not None and _root(frame) in _HELPERS:
+        frame = frame.f_back
+    return frame is not None and _root(frame) == _PACKAGE
+
+
+def _marked(traceback: TracebackType | None) -> list[tuple[TracebackType, bool]]:
+    """Return the entries of a traceback, and of each whether it is the package's."""
+    found = []
+    ours = False
+    while traceback is not None:
+        root = _root(traceback.tb_frame)
+        ours = root == _PACKAGE or (ours and root in _HELPERS)
+        found.append((traceback, ours))
+        traceback = traceback.tb_next
+    return found
+
+
+def _is_our_fault(error: BaseException) -> bool:
+    """Return whether an exception comes out of this package's code otherwise than by a ``raise`` or an interrupt."""
+    marked = _marked(error.__traceback__)
+    if not marked or isinstance(error, KeyboardInterrupt):
+        return False
+    last, ours = marked[-1]
+    return ours and last.tb_frame.f_code.co_code[last.tb_lasti] != _RAISE
