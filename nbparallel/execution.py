@@ -151,7 +151,7 @@ class Execution:
         left = (self.total or self._done_count) - self._done_count
         if left:
             counts.append(f"{left} {'not run' if self._finished else 'to go'}")
-        return f"{', '.join(counts)} in {_duration(self.seconds)}"
+        return f"{', '.join(counts)} in {duration(self.seconds)}"
 
     def cancel(self) -> bool:
         """Drop the tasks that have not begun and end those that have; finished results stay.
@@ -408,7 +408,8 @@ class Execution:
             callback(self)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a length of time for people to read."""
     if seconds < 1e-3:
         return f"{seconds * 1e6:.0f} µs"
     if seconds < 1:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from nbparallel.engine.relay import OWN
 from nbparallel.engine.work import Backend, Failure
-from nbparallel.execution import Execution
 from nbparallel.outbox import Kept, Output
+from nbparallel.recorded import Recorded
 from nbparallel.tracebacks import hidden
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class _Pending:
 PENDING: Any = _Pending()
 
 
-class Run(Execution):
+class Run(Recorded):
     """One map call, under way or finished.
 
     Attributes:
@@ -328,3 +328,6 @@ class Run(Execution):
 
     def _has_outcome(self, index: int) -> bool:
         return index < len(self._values) and self._values[index] is not PENDING
+
+    def _is_from_before(self, index: int) -> bool:
+        return index in self._known

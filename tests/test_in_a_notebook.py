@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 from kernels import METHODS, Kernel, kernel
@@ -141,6 +142,24 @@ def test_the_shell_stays_in_the_notebook(kernel: Kernel) -> None:
     assert output.error.name == "SerializationError"
     assert "get_ipython" in output.error.value
     assert "leave them out of the function" in output.error.value
+
+
+def test_a_cell_shows_a_run_and_its_figure(kernel: Kernel) -> None:
+    shown = kernel.run("""
+        def task(x):
+            return x
+        run = pmap_async(task, range(100))
+        run.result()
+        run
+    """)
+    (data,) = [message["content"]["data"] for message in shown.messages if message["msg_type"] == "execute_result"]
+    assert data["text/plain"].startswith("<Run task: done, 100 ok in")
+    assert "<svg" in data["text/html"]
+    shown = kernel.run("import sys; run.timeline()")
+    (data,) = [message["content"]["data"] for message in shown.messages if message["msg_type"] == "execute_result"]
+    assert re.fullmatch(r"<TimelineFigure size \d+x\d+ with 1 Axes>", data["text/plain"])
+    assert data["image/png"]
+    assert kernel.run("'matplotlib.pyplot' in sys.modules").result == "False"
 
 
 def test_what_a_failed_task_shows(kernel: Kernel) -> None:

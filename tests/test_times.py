@@ -28,7 +28,7 @@ def test_long_tasks_are_timed_one_by_one():
     meter = Meter(alone=True)
     for begin in (0, 2 * LONG_NS, 3 * LONG_NS, 9 * LONG_NS):
         meter.stamp(begin)
-    began, nanoseconds, _, _, each = meter.read(3)  # the fourth has only begun
+    began, nanoseconds, *_, each = meter.read(3)  # the fourth has only begun
     assert (began, nanoseconds) == (0, 9 * LONG_NS)
     assert array("f", each).tolist() == pytest.approx([2 * LONG_NS / 1e9, LONG_NS / 1e9, 6 * LONG_NS / 1e9])
 
@@ -37,7 +37,7 @@ def test_of_tiny_tasks_only_the_mean_is_known():
     meter = Meter(alone=True)
     for begin in range(0, 101 * LONG_NS // 2, LONG_NS // 2):
         meter.stamp(begin)
-    _, nanoseconds, _, _, each = meter.read(100)
+    _, nanoseconds, *_, each = meter.read(100)
     assert (nanoseconds, each) == (50 * LONG_NS, b"")
 
 
@@ -49,7 +49,7 @@ def test_the_last_task_ends_when_the_meter_is_read():
     clocks = time.process_time_ns(), time.thread_time_ns()
     while time.process_time_ns() == clocks[0] or time.thread_time_ns() == clocks[1]:
         pass  # until both have ticked, however coarse they are
-    began, nanoseconds, cpu, own, each = meter.read(1)
+    began, nanoseconds, cpu, own, _, each = meter.read(1)
     assert began == before
     assert 1_000_000 <= nanoseconds <= time.perf_counter_ns() - before
     assert own > 0
@@ -69,8 +69,8 @@ def test_what_was_sent_is_counted_once():
     ledger = Ledger(3, 77)
     sent = time.perf_counter()
     ledger.sent(5, 1, sent, [b"12345", memoryview(b"678")])
-    first = ledger.reported(5, (time.perf_counter_ns(), 0, 4, 2, b""), [bytearray(9)], last=False)
-    second = ledger.reported(5, (time.perf_counter_ns(), 0, 0, 0, b""), [], last=True)
+    first = ledger.reported(5, (time.perf_counter_ns(), 0, 4, 2, 1, b""), [bytearray(9)], last=False)
+    second = ledger.reported(5, (time.perf_counter_ns(), 0, 0, 0, -1, b""), [], last=True)
     assert (first.worker, first.pid, first.sent, first.bytes_sent, first.bytes_returned) == (3, 77, sent, 8, 9)
     assert (first.cpu, first.own) == (4e-9, 2e-9)
     assert (second.sent, second.bytes_sent) == (sent, 0)
@@ -82,10 +82,11 @@ def test_a_worker_whose_clock_is_another_has_just_ended(began):
     ledger = Ledger(0, 1)
     sent = time.perf_counter() - 2
     ledger.sent(5, 1, sent, [])
-    times = ledger.reported(5, (began, 1_000_000_000, 0, 0, b""), [], last=True)
+    times = ledger.reported(5, (began, 1_000_000_000, 0, 0, -1, b""), [], last=True)
     assert times.began + times.seconds == pytest.approx(times.arrived)
     ledger.sent(6, 1, sent, [])
-    assert ledger.reported(6, (began, 10**13, 0, 0, b""), [], last=True).began == sent  # at no time before it was sent
+    late = ledger.reported(6, (began, 10**13, 0, 0, -1, b""), [], last=True)
+    assert late.began == sent  # at no time before it was sent
 
 
 # ---- the engine ----

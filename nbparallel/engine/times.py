@@ -7,20 +7,24 @@ imports nothing of the package: a worker loads it too.
 
 from __future__ import annotations
 
+import sys
 import time
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+if sys.platform != "win32":
+    import resource
+
 #: Tasks are timed one by one where they take longer than this on average, in nanoseconds; of shorter ones only their
 #: mean is known. Taking the differences costs 0.1 µs a task, half of what a tiny task costs in all.
 LONG_NS = 20_000
 
 #: What a worker measured: the begin of the first task and the length of all (`time.perf_counter_ns`), the processor
-#: time that its process and the task's own thread used meanwhile (nanoseconds), and the length of each task in seconds
-#: as 32-bit floats, or nothing.
-Measured = tuple[int, int, int, int, bytes]
+#: time that its process and the task's own thread used meanwhile (nanoseconds), how often the process began to wait for
+#: something (-1: unknown), and the length of each task in seconds as 32-bit floats, or nothing.
+Measured = tuple[int, int, int, int, int, bytes]
 
 
 @dataclass(slots=True)
@@ -39,6 +43,7 @@ class Times:
         cpu: the processor time that they used, with all threads of the worker's process; without, on a backend whose
             tasks share a process.
         own: that of the thread that ran the tasks.
+        waits: how often they gave up the processor to wait for something; -1 where that is not known.
         bytes_sent: what their inputs weighed, pickled.
         bytes_returned: the same of their results.
         each: how long each of them took, as 32-bit floats; empty where they were too short to tell.
@@ -52,6 +57,7 @@ class Times:
     arrived: float
     cpu: float = 0.0
     own: float = 0.0
+    waits: int = -1
     bytes_sent: int = 0
     bytes_returned: int = 0
     each: bytes = b""
@@ -76,23 +82,26 @@ class Meter:
         stamp: called with the time at which a task begins (`time.perf_counter_ns`).
     """
 
-    __slots__ = ("_alone", "_cpu", "_own", "_stamps", "stamp")
+    __slots__ = ("_alone", "_cpu", "_own", "_stamps", "_waits", "stamp")
 
     def __init__(self, *, alone: bool) -> None:
         self._stamps: list[int] = []
         self.stamp = self._stamps.append
         self._alone = alone
         self._own = time.thread_time_ns()
-        self._cpu = time.process_time_ns() if alone else 0
+        self._cpu, self._waits = _process_use() if alone else (0, 0)
 
     def read(self, count: int) -> Measured:
         """Return what the first `count` tasks took, of which the last has just ended unless a further one began."""
         own = time.thread_time_ns() - self._own
-        cpu = time.process_time_ns() - self._cpu if self._alone else own
+        cpu, waits = own, -1
+        if self._alone:
+            cpu, switches = _process_use()
+            cpu, waits = cpu - self._cpu, -1 if switches < 0 else switches - self._waits
         now = time.perf_counter_ns()
         stamps = self._stamps
         if not count or not stamps:  # none was begun: their inputs can't be rebuilt
-            return now, 0, cpu, own, b""
+            return now, 0, cpu, own, waits, b""
         del stamps[count + 1 :]
         if len(stamps) == count:
             stamps.append(now)
@@ -100,7 +109,15 @@ class Meter:
         each = b""
         if count > 1 and elapsed > count * LONG_NS:
             each = array("f", [(after - before) * 1e-9 for before, after in pairwise(stamps)]).tobytes()
-        return stamps[0], elapsed, cpu, own, each
+        return stamps[0], elapsed, cpu, own, waits, each
+
+
+def _process_use() -> tuple[int, int]:
+    """Return the processor time of this process in nanoseconds, and how often it waited (-1: unknown)."""
+    if sys.platform == "win32":
+        return time.process_time_ns(), -1
+    use = resource.getrusage(resource.RUSAGE_SELF)
+    return int((use.ru_utime + use.ru_stime) * 1e9), use.ru_nvcsw
 
 
 class Ledger:
@@ -130,7 +147,7 @@ class Ledger:
         run, sent, size = self._chunks.pop(chunk)
         if not last:
             self._chunks[chunk] = (run, sent, 0)  # its inputs are counted with its first report
-        began_ns, nanoseconds, cpu, own, each = measured
+        began_ns, nanoseconds, cpu, own, waits, each = measured
         began, seconds = began_ns / 1e9, nanoseconds / 1e9
         # On all systems that are known the clock counts from the machine's start. Where a worker's does not, what it
         # did is taken to have ended just now.
@@ -145,6 +162,7 @@ class Ledger:
             arrived,
             cpu / 1e9,
             own / 1e9,
+            waits,
             size,
             _nbytes(segments),
             each,
@@ -162,9 +180,9 @@ class Ledger:
 
 def here(measured: Measured, worker: int, pid: int) -> Times:
     """Return the times of tasks that ran in this process, to which nothing was sent."""
-    began_ns, nanoseconds, cpu, own, each = measured
+    began_ns, nanoseconds, cpu, own, waits, each = measured
     began, seconds = began_ns / 1e9, nanoseconds / 1e9
-    return Times(worker, pid, began, began, seconds, began + seconds, cpu / 1e9, own / 1e9, each=each)
+    return Times(worker, pid, began, began, seconds, began + seconds, cpu / 1e9, own / 1e9, waits, each=each)
 
 
 def _nbytes(segments: Sequence[bytes | bytearray | memoryview]) -> int:
