@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nbparallel import showing
-from nbparallel.outbox import Said
+from nbparallel.engine.work import Said
 from nbparallel.run import Run
 
 if TYPE_CHECKING:

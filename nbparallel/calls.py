@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import dataclasses
 import itertools
 import math
 import threading
@@ -18,10 +19,10 @@ from typing import Any
 
 from nbparallel import config, showing
 from nbparallel.engine.times import Times
-from nbparallel.engine.work import Backend, Failure, Payload, next_number
+from nbparallel.engine.work import Backend, Failure, Payload, Said, next_number
 from nbparallel.failures import note_task, task_error
 from nbparallel.interrupts import WAIT_SECONDS, deferred
-from nbparallel.outbox import Outbox, Said
+from nbparallel.outbox import Outbox
 from nbparallel.tracebacks import Origin, hidden
 
 
@@ -145,11 +146,11 @@ class Calls:
     def hungry(self, count: int) -> None:
         """Nothing to pull: calls come when they are made."""
 
-    def write(self, index: int, stream: int, text: str) -> None:
+    def write(self, index: int, said: Said) -> None:
         call = self._waiting.get(index)
         if call is None or call.is_shown:
             context = None if call is None else call.context
-            self._outbox.put(index, Said("stdout" if stream == 1 else "stderr", text, context=context))
+            self._outbox.put(index, dataclasses.replace(said, context=context))
 
     def finish(self) -> None:
         # The backend was shut down at once: these will never be made, or never be finished.

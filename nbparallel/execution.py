@@ -18,12 +18,12 @@ from typing import Any
 
 from nbparallel import showing
 from nbparallel.engine.times import Times
-from nbparallel.engine.work import Backend, Failure, Payload, next_number
+from nbparallel.engine.work import Backend, Failure, Payload, Said, next_number
 from nbparallel.errors import TaskError
 from nbparallel.failures import note_task, task_error
 from nbparallel.inputs import Input, IteratorInput
 from nbparallel.interrupts import WAIT_SECONDS, deferred
-from nbparallel.outbox import Kept, Outbox, Output, Said
+from nbparallel.outbox import Kept, Outbox, Output
 from nbparallel.serialize import name_of
 from nbparallel.tracebacks import Origin, without_ours
 
@@ -376,9 +376,9 @@ class Execution:
         """Take note that more inputs are wanted."""
         self._wanted = count
 
-    def write(self, index: int, stream: int, text: str) -> None:
-        """Take what a task printed."""
-        self._outbox.put(index, Said("stdout" if stream == 1 else "stderr", text))
+    def write(self, index: int, said: Said) -> None:
+        """Take what a task said."""
+        self._outbox.put(index, said)
 
     def finish(self) -> None:
         """Take note of the end."""

@@ -7,7 +7,6 @@ Backends put in, under their lock; the thread that waits for a run takes out, an
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import dataclasses
 import time
 from collections import deque
@@ -16,32 +15,15 @@ from dataclasses import dataclass
 from typing import Literal, overload
 
 from nbparallel.engine.relay import OWN
+from nbparallel.engine.work import Said
 
 Output = Literal["live", "ordered", "collect"] | None
-Kind = Literal["stdout", "stderr", "log", "warning", "display"]
 
 #: What is kept of one task's text, and of all of a run's, in characters.
 TASK_CHARACTERS = 100_000
 RUN_CHARACTERS = 10_000_000
 #: What may wait for its turn, in characters.
 WAITING_CHARACTERS = 10_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """One thing that a task said.
-
-    Attributes:
-        kind: how it said it.
-        text: what it said, or what can be said of it in text.
-        details: the pickled rest, of what is more than text.
-        context: of the call that it belongs to; `None` for the run's own.
-    """
-
-    kind: Kind
-    text: str
-    details: Sequence[bytes | bytearray] = ()
-    context: contextvars.Context | None = None
 
 
 class Kept(Sequence[str]):
@@ -198,6 +180,7 @@ class Outbox:
         self._folded_waiting: dict[int, _Folded] = {}
         self._room = WAITING_CHARACTERS
         self._folded = _Folded()
+        self._told: set[str] = set()
         self._begun: Said | None = None  # the last that was shown, if it has not ended its line
 
     def put(self, index: int, said: Said) -> None:
@@ -205,8 +188,10 @@ class Outbox:
         if index == OWN:
             self._ready.append(said)
             return
-        if self._output is None:
+        if self._output is None or (said.once and said.text in self._told):
             return
+        if said.once:
+            self._told.add(said.text)
         if self._kept is not None:
             self._kept.add(index, said.text)
         if self._output == "live" or (self._output == "ordered" and index <= self._turn):

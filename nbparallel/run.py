@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mappin
 from typing import TYPE_CHECKING, Any
 
 from nbparallel.engine.relay import OWN
-from nbparallel.engine.work import Backend, Failure
+from nbparallel.engine.work import Backend, Failure, Said
 from nbparallel.outbox import Kept, Output
 from nbparallel.recorded import Recorded
 from nbparallel.tracebacks import hidden
@@ -272,7 +272,7 @@ class Run(Recorded):
         if last and not self._told_what_is_known and self._checkpoint is not None and self._known_count:
             self._told_what_is_known = True
             told = f"{self._known_count} of {self.total} results are from the checkpoint {self._checkpoint.path}"
-            self.write(OWN, 1, f"{self.label}: {told}\n")
+            self.write(OWN, Said("stdout", f"{self.label}: {told}\n"))
             self.deliver()
 
     def settle(self, first: int, values: Sequence[Any], failures: dict[int, Failure], seconds: float) -> None:
@@ -296,7 +296,7 @@ class Run(Recorded):
         assert self._checkpoint is not None
         self._checkpoint.close()
         for trouble in self._checkpoint.troubles:
-            self.write(OWN, 2, f"NBParallelWarning: {self.label}: {trouble}\n")
+            self.write(OWN, Said("stderr", f"NBParallelWarning: {self.label}: {trouble}\n"))
         self.deliver()
 
     # ---- storage ----

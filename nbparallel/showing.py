@@ -1,22 +1,31 @@
-"""Showing in this process what a task said in another: on the notebook's streams, in the calling cell.
+"""Showing in this process what a task said in another: by the notebook's streams, logging, warnings and displays.
 
 Called by `execution` and `calls`, in the context of the cell that called, with what an `outbox.Outbox` lets out.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from typing import TextIO
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
 
-from nbparallel.outbox import Budgets, Said
+from nbparallel.engine.work import Said
+from nbparallel.outbox import Budgets
+from nbparallel.serialize import loads
 
 _budgets = Budgets()
 
 
+def _shell() -> Any:
+    ipython = sys.modules.get("IPython")
+    return ipython.get_ipython() if ipython is not None else None
+
+
 def in_notebook() -> bool:
     """Return whether a kernel's front end shows what this process displays."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
+    shell = _shell()
     return shell is not None and "IPKernelApp" in shell.config
 
 
@@ -26,8 +35,16 @@ def budgets() -> Budgets | None:
 
 
 def show(said: Said) -> None:
-    """Show it."""
-    write(sys.stdout if said.kind == "stdout" else sys.stderr, said.text)
+    """Show it as what it is; as text, if it can't be rebuilt here."""
+    if said.details:
+        try:
+            details = loads(said.details)
+        except Exception:  # a class whose __setstate__ raises here, say
+            write(sys.stderr, said.text)
+        else:
+            _SHOW[said.kind](said.text, details)
+    else:
+        write(sys.stdout if said.kind == "stdout" else sys.stderr, said.text)
 
 
 def write(target: TextIO | None, text: str) -> None:
@@ -35,6 +52,52 @@ def write(target: TextIO | None, text: str) -> None:
     if target is None:  # pythonw has no streams
         return
     target.write(text)
-    # A kernel's own stream shows what it has five times a second; each flush would be a message.
-    if not hasattr(target, "flush_interval"):
+    if not _shows_by_itself(target):
         target.flush()
+
+
+def _shows_by_itself(target: Any) -> bool:
+    """Return whether it is a kernel's: it shows what it has five times a second, and each flush is a message."""
+    return hasattr(target, "flush_interval")
+
+
+def _log(text: str, details: dict[str, Any]) -> None:
+    """Have the notebook's logger and handlers treat a record as their own."""
+    import logging
+
+    record = logging.makeLogRecord(details)
+    if record.levelname == f"Level {record.levelno}":  # the notebook may have a name for it
+        record.levelname = logging.getLevelName(record.levelno)
+    logger = logging.getLogger(record.name)
+    if logger.isEnabledFor(record.levelno):
+        with _unflushed(sys.stdout), _unflushed(sys.stderr):
+            logger.handle(record)
+
+
+@contextlib.contextmanager
+def _unflushed(stream: Any) -> Iterator[None]:
+    """Leave it to a kernel's stream when it shows: handlers flush after each record."""
+    if _shows_by_itself(stream):
+        stream.flush = lambda: None
+    try:
+        yield
+    finally:
+        if _shows_by_itself(stream):
+            vars(stream).pop("flush", None)  # another thread may have been quicker
+
+
+def _warn(text: str, details: tuple[Any, ...]) -> None:
+    message, category, filename, lineno, line = details
+    warnings.showwarning(message, category, filename, lineno, line=line)
+
+
+def _display(text: str, details: tuple[Any, ...]) -> None:
+    data, metadata, transient, update = details
+    shell = _shell()
+    if shell is None:
+        write(sys.stdout, text)
+    else:
+        shell.display_pub.publish(data=data, metadata=metadata, transient=transient, update=update)
+
+
+_SHOW: dict[str, Callable[[str, Any], None]] = {"log": _log, "warning": _warn, "display": _display}

@@ -21,7 +21,7 @@ import pytest
 from nbparallel.engine import process
 from nbparallel.engine.manager import Engine
 from nbparallel.engine.times import Times
-from nbparallel.engine.work import Failure, Payload, next_number
+from nbparallel.engine.work import Failure, Payload, Said, next_number
 from nbparallel.serialize import unit_of
 
 LIMIT = 30.0  # seconds until a test is given up that would wait for ever
@@ -87,9 +87,9 @@ class FakeWork:
     def hungry(self, count: int) -> None:
         raise AssertionError("it does not stream")
 
-    def write(self, index: int, stream: int, text: str) -> None:
+    def write(self, index: int, said: Said) -> None:
         self.labels.add(index)
-        self.output[stream].append(text)
+        self.output[1 if said.kind == "stdout" else 2].append(said.text)
 
     def finish(self) -> None:
         assert not self.finished.is_set(), "finished twice"

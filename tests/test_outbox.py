@@ -6,7 +6,8 @@ import pytest
 
 from nbparallel import outbox
 from nbparallel.engine.relay import OWN
-from nbparallel.outbox import Budget, Budgets, Kept, Outbox, Said
+from nbparallel.engine.work import Said
+from nbparallel.outbox import Budget, Budgets, Kept, Outbox
 
 
 def out(text: str) -> Said:

@@ -27,9 +27,8 @@ from typing import Any
 from nbparallel.backends.shipping import Shipping
 from nbparallel.backends.slots import SlotsBackend
 from nbparallel.engine import actions, environment, streams, worker
-from nbparallel.engine.connection import input_failure, load_failure, load_values
+from nbparallel.engine.connection import hear, input_failure, load_failure, load_values
 from nbparallel.engine.page import BYTES, CHUNK, STARTED, TASK, Page, skip_slot
-from nbparallel.engine.relay import is_first
 from nbparallel.engine.times import Ledger
 from nbparallel.engine.wire import Channel, Message
 from nbparallel.engine.work import Payload, Work
@@ -134,9 +133,8 @@ class PathosBackend(Shipping, SlotsBackend):
     def _is_last(self, number: int, slot: _Slot, work: Work, header: tuple[Any, ...], buffers: list[bytearray]) -> bool:
         """Act on a reply; return whether its chunk is over."""
         kind, *details = header
-        if kind == "output" or (kind == "once" and is_first(details[-1])):
-            _, index, stream, text = details
-            work.write(index, stream, text)
+        if kind == "said":
+            hear(details, buffers, work.write)
         elif kind == "unloadable":
             slot.ledger.dropped(details[0])
             self._perform(self._scheduler.split(number, details[0]))

@@ -19,8 +19,9 @@ from nbparallel.engine.actions import Chunk
 from nbparallel.engine.environment import Environment
 from nbparallel.engine.page import CHUNK, STARTED, TASK, skip_slot
 from nbparallel.engine.process import WorkerProcess
+from nbparallel.engine.relay import is_first
 from nbparallel.engine.times import CutShort, Ledger
-from nbparallel.engine.work import Failure, Work
+from nbparallel.engine.work import Failure, Said, Work
 from nbparallel.errors import SerializationError
 from nbparallel.serialize import Unit, attempt, dumps_data, explain, is_alive, loads, name_of, rebuild, unit_of
 
@@ -44,7 +45,7 @@ class Connection:
         self.number = number
         self.process = process
         self.work: Work | None = None
-        self._early: list[tuple[int, str]] = []  # output from before the first run: the initializer's
+        self._early: list[Said] = []  # output from before the first run: the initializer's
         self.writing = False
         self.ledger = Ledger(number, process.pid)
         self.stop_by: float | None = None
@@ -156,20 +157,20 @@ class Connection:
             while self._reader.read():
                 yield from self._reader.messages()
 
-    def write(self, work: Work | None, index: int, stream: int, text: str) -> None:
+    def write(self, work: Work | None, index: int, said: Said) -> None:
         """Hand output to a run; while there is none, keep it for the first."""
         if work is None:
-            self._early.append((stream, text))
+            self._early.append(said)
         else:
-            work.write(index, stream, text)
+            work.write(index, said)
 
     def adopt(self, work: Work) -> None:
         """Let a run have what is written without one."""
         self.work = work
         if self._early:
             early, self._early = self._early, []
-            for stream, text in early:
-                work.write(-1, stream, text)
+            for said in early:
+                work.write(-1, said)
 
     def relay_output(self, position: int) -> bool:
         """Hand on the lines that were written to descriptor 1 or 2 itself (C code, subprocesses, crash reports).
@@ -204,7 +205,8 @@ class Connection:
         if end:
             self._lines[position] = text[end:]
             running = self.running
-            self.write(self.work, -1 if running is None else running, position + 1, text[:end])
+            said = Said(("stdout", "stderr")[position], text[:end])
+            self.write(self.work, -1 if running is None else running, said)
 
 
 class Initializer:
@@ -226,6 +228,13 @@ class Initializer:
         self.units[unit.number] = unit
         self.function = unit.number
         self.segments = [bytes(segment) for segment in segments]
+
+
+def hear(details: list[Any], segments: list[bytearray], write: Callable[[int, Said], None]) -> None:
+    """Pass on what a worker's message says, unless this process has been told before."""
+    _, index, kind, text, once = details
+    if once != "process" or is_first(text):
+        write(index, Said(kind, text, segments, once == "run"))
 
 
 def input_failure(error: Exception, item: Any, index: int) -> Failure:

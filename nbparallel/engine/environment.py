@@ -1,7 +1,7 @@
 """What a worker must share with the notebook to behave as if the function had run in the cell.
 
-The working folder, ``sys.path``, the environment variables and the interpreter's limits are compared at each run and
-sent when they have changed. Called by `manager` (`current`) and `worker` (`apply`).
+The working folder, ``sys.path``, the environment variables, the interpreter's limits and what `habits` adds are
+compared at each run and sent when they have changed. Called by `manager` (`current`) and `worker` (`apply`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from nbparallel.engine import habits
 from nbparallel.machine import BLAS_VARIABLES
 from nbparallel.serialize import stamps
 
@@ -29,6 +30,7 @@ class Environment:
     variables: dict[Any, Any]
     recursion_limit: int
     max_str_digits: int
+    habits: habits.Habits
     modules: dict[str, tuple[int, int]]
 
     def outdates(self, before: Environment) -> bool:
@@ -44,6 +46,7 @@ class Environment:
             "authkey": bytes(multiprocessing.current_process().authkey),
             "recursion_limit": self.recursion_limit,
             "max_str_digits": self.max_str_digits,
+            "habits": self.habits.message(),
         }
 
 
@@ -61,6 +64,7 @@ def current() -> Environment:
         variables,
         sys.getrecursionlimit(),
         sys.get_int_max_str_digits(),
+        habits.current(),
         dict(stamps(_edits_take_effect())),
     )
 
@@ -83,6 +87,7 @@ def apply(message: dict[str, Any]) -> None:
     multiprocessing.current_process().authkey = message["authkey"]
     sys.setrecursionlimit(message["recursion_limit"])
     sys.set_int_max_str_digits(message["max_str_digits"])
+    habits.apply(message["habits"])
 
 
 def _edits_take_effect() -> bool:

@@ -22,14 +22,14 @@ from typing import Any
 
 from nbparallel import interrupts
 from nbparallel.engine import actions, environment, scheduler
-from nbparallel.engine.connection import Connection, Initializer, input_failure, load_failure, load_values
+from nbparallel.engine.connection import Connection, Initializer, hear, input_failure, load_failure, load_values
 from nbparallel.engine.limits import Limits, Verdict
 from nbparallel.engine.memory import Guard
 from nbparallel.engine.process import WorkerProcess, prepare
-from nbparallel.engine.relay import OWN, is_first
+from nbparallel.engine.relay import OWN
 from nbparallel.engine.times import Times
 from nbparallel.engine.waker import Waker
-from nbparallel.engine.work import Failure, Gate, Work, settle
+from nbparallel.engine.work import Failure, Gate, Said, Work, settle
 from nbparallel.machine import blas_environment
 from nbparallel.serialize import Unit, dumps_data
 
@@ -355,7 +355,7 @@ class Engine:
         look = self._guard.look(workers, active=active)
         if look.news:
             for work in self._works.values():
-                work.write(OWN, 2, look.news)
+                work.write(OWN, Said("stderr", look.news))
                 self._lock.touch(work)
         heavy = [workers[pid].number for pid in look.heavy]
         self._perform(self._scheduler.memory(short=look.short, heavy=heavy))
@@ -424,10 +424,9 @@ class Engine:
         kind, *details = header
         if kind == "ready":
             self._perform(self._scheduler.ready(worker.number))
-        elif kind == "output" or (kind == "once" and is_first(details[-1])):
-            run, index, stream, text = details
-            work = self._works.get(run, worker.work)
-            worker.write(work, index, stream, text)
+        elif kind == "said":
+            work = self._works.get(details[0], worker.work)
+            hear(details, segments, functools.partial(worker.write, work))
             if work is not None:
                 self._lock.touch(work)
         elif kind == "done":

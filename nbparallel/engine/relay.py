@@ -1,6 +1,7 @@
-"""A worker's ``sys.stdout`` and ``sys.stderr``: whole lines, sent to the parent with the task that wrote them.
+"""A worker's way to say things: ``sys.stdout`` and ``sys.stderr`` in whole lines, and what `reports` makes.
 
-What is written to the descriptors themselves, by C code or a subprocess, takes another way: the parent reads those.
+All goes to the parent with the task that said it. What is written to the descriptors themselves, by C code or a
+subprocess, takes another way: the parent reads those.
 Called by `worker`; what is to be said once, by the front and, in the parent, by those that receive it.
 """
 
@@ -12,8 +13,9 @@ import os
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable, Sequence
 
-from nbparallel.engine.wire import Channel
+from nbparallel.engine.wire import Buffer, Channel
 from nbparallel.interrupts import uncut
 
 #: The index of what this package itself says of a run; -1 stands for what no task is known to have written.
@@ -23,13 +25,17 @@ task = -1
 run = -1
 #: Whether a line was begun and not ended.
 unfinished = False
+#: What is done at the end of each task.
+at_end: list[Callable[[], None]] = []
 
 _streams: list[_Stream] = []
+_channel: Channel | None = None
 
 
 class _Stream(io.TextIOBase):
     def __init__(self, number: int, channel: Channel) -> None:
         self._number = number
+        self._kind = "stdout" if number == 1 else "stderr"
         self._channel: Channel | None = channel
         self._pieces: deque[str] = deque()  # of the line that was begun
         self._lock = threading.RLock()  # a signal handler or a finaliser may print while its thread prints
@@ -42,7 +48,7 @@ class _Stream(io.TextIOBase):
 
     @property
     def name(self) -> str:
-        return "<stdout>" if self._number == 1 else "<stderr>"
+        return f"<{self._kind}>"
 
     def fileno(self) -> int:
         return self._number
@@ -84,11 +90,7 @@ class _Stream(io.TextIOBase):
 
     def _send(self, text: str) -> None:
         assert self._channel is not None
-        self._channel.send(("output", run, task, self._number, text))
-
-    def send_once(self, text: str) -> None:
-        if self._channel is not None:
-            self._channel.send(("once", run, OWN, self._number, text))
+        self._channel.send(("said", run, task, self._kind, text, ""))
 
     def leave_channel(self) -> None:
         """Write to the descriptor from now on, in a child that a task has forked: the connection is the worker's."""
@@ -98,7 +100,8 @@ class _Stream(io.TextIOBase):
 
 def install(channel: Channel) -> None:
     """Replace the standard streams of this worker."""
-    global _streams
+    global _streams, _channel
+    _channel = channel
     out, err = _Stream(1, channel), _Stream(2, channel)
     _streams = [out, err]
     for old, new in ((sys.stdout, out), (sys.stderr, err)):
@@ -111,6 +114,9 @@ def install(channel: Channel) -> None:
 
 
 def _leave_channel() -> None:
+    global _channel
+    _channel = None
+    at_end.clear()
     for stream in _streams:
         stream.leave_channel()
 
@@ -127,13 +133,35 @@ def is_first(text: str) -> bool:
 
 def say_once(text: str) -> None:
     """Send a line for standard error that the notebook shows once, whichever worker sends it first."""
-    if is_first(text):
+    if is_first(text) and _channel is not None:
         _streams[1].end_line()
-        _streams[1].send_once(text + "\n")
+        _channel.send(("said", run, OWN, "stderr", text + "\n", "process"))
+
+
+def report(kind: str, text: str, segments: Sequence[Buffer], *, once: bool = False) -> None:
+    """Send something that is more than text.
+
+    Args:
+        kind: what it is.
+        text: what it says.
+        segments: the pickled rest.
+        once: whether each run tells it once, whichever worker is first.
+    """
+    if _channel is not None:
+        _channel.send(("said", run, task, kind, text, "run" if once else ""), segments)
+    else:  # a child that a task has forked writes to the descriptors
+        (sys.stdout if kind == "display" else sys.stderr).write(text)
 
 
 def finish_task() -> None:
-    """Send what a task wrote without ending the line."""
+    """Do what is due at the end of a task."""
+    for act in at_end:
+        act()
+    finish_lines()
+
+
+def finish_lines() -> None:
+    """Send what was written without ending the line."""
     global unfinished
     unfinished = False
     for stream in _streams:

@@ -6,6 +6,7 @@ side imports the other.
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import sys
 import threading
@@ -69,6 +70,25 @@ class Payload:
     inputs: Sequence[Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One thing that a task said.
+
+    Attributes:
+        kind: how: ``"stdout"``, ``"stderr"``, ``"log"``, ``"warning"`` or ``"display"``.
+        text: what it said, or what can be said of it in text.
+        details: the pickled rest, of what is more than text.
+        once: whether a run tells it once, however many tasks say it.
+        context: of the call that it belongs to; `None` for the run's own.
+    """
+
+    kind: str
+    text: str
+    details: Sequence[bytes | bytearray] = ()
+    once: bool = False
+    context: contextvars.Context | None = None
+
+
 class Work(Protocol):
     """A run, as seen by a backend. Its methods may be called on any thread, and must not block.
 
@@ -101,8 +121,8 @@ class Work(Protocol):
     def hungry(self, count: int) -> None:
         """Take note that `count` more inputs are wanted."""
 
-    def write(self, index: int, stream: int, text: str) -> None:
-        """Take what a task printed: `stream` is 1 or 2, `index` -1 where the task is not known, or `relay.OWN`."""
+    def write(self, index: int, said: Said) -> None:
+        """Take what a task said: `index` is -1 where the task is not known, or `relay.OWN`."""
 
     def finish(self) -> None:
         """Take note that no task is waiting or under way."""

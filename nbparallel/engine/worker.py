@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from nbparallel import interrupts
-from nbparallel.engine import environment, relay, streams
+from nbparallel.engine import environment, hooks, relay, streams
 from nbparallel.engine.page import CHUNK, STARTED, TASK, Page, skip_slot
 from nbparallel.engine.times import Meter
 from nbparallel.engine.wire import Buffer, Channel
@@ -141,6 +141,7 @@ class _Worker:
         if hasattr(signal, "SIGUSR1"):
             signal.signal(signal.SIGUSR1, self._on_stop)
         relay.install(channel)
+        hooks.install()
         self._channel = channel
         self._words = words
 
@@ -242,7 +243,7 @@ class _Worker:
                     break
             else:
                 values.append(value)
-                if relay.unfinished:
+                if relay.unfinished or relay.at_end:
                     relay.finish_task()
             index += 1
         self._report(chunk, first, values, failures, meter, last=True)

@@ -1,0 +1,69 @@
+"""Where a worker's logging, warnings and displays are taken up: as the modules that make them arrive.
+
+Called by `worker` as it starts, which costs it no import; what is then done is in `reports`, imported when the first
+such module is.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+#: Module to function of `reports`.
+_HOOKS = {
+    "logging": "take_up_logging",
+    "IPython.core.display_functions": "take_up_display",
+    "matplotlib.pyplot": "take_up_figures",
+}
+
+
+class _Finder:
+    """Finds nothing by itself: it sees modules arrive."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name not in _HOOKS:
+            return None
+        for finder in sys.meta_path:
+            spec = finder.find_spec(name, path, target) if finder is not self else None
+            if spec is not None:
+                break
+        else:
+            return None
+        loader: Any = spec.loader
+        execute: Callable[[ModuleType], None] = loader.exec_module
+
+        def execute_and_take_up(module: ModuleType) -> None:
+            execute(module)
+            _take_up(name, module)
+
+        loader.exec_module = execute_and_take_up
+        return spec
+
+
+def install() -> None:
+    """Take up what there is, and what arrives."""
+    for name in _HOOKS:
+        if name in sys.modules:  # in a fork of the notebook's process
+            _take_up(name, sys.modules[name])
+    sys.meta_path.insert(0, _Finder())
+    warnings.showwarning = warnings._showwarning_orig  # type: ignore[attr-defined]
+    # Not `showwarning`, which belongs to the user; this is what stands beneath it, and what `catch_warnings` replaces.
+    warnings._showwarnmsg_impl = _show_warning  # type: ignore[attr-defined]
+
+
+def _take_up(name: str, module: ModuleType) -> None:
+    from nbparallel.engine import reports
+
+    getattr(reports, _HOOKS[name])(module)
+
+
+def _show_warning(message: warnings.WarningMessage) -> None:
+    from nbparallel.engine import reports
+
+    reports.report_warning(message)
