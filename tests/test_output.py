@@ -254,3 +254,205 @@ def test_a_resumed_run_has_the_output_of_the_first(kernel: Kernel) -> None:
     assert output.stdout == "try 1\n"
     assert kernel.run("list(last_run().output)").result == repr(["try 0\n", "try 1\n", "try 2\n"])
     kernel.run("(folder / 'tried').unlink()")
+
+
+def test_records_go_through_the_notebooks_handlers_at_its_levels(kernel: Kernel) -> None:
+    kernel.run("""
+        import logging
+
+        logging.basicConfig(level="WARNING", format="%(message)s", force=True)
+        log = logging.getLogger("lab.tasks")
+        quiet = logging.getLogger("lab.quiet")
+        logging.getLogger("library").addHandler(logging.NullHandler())
+        to_file = logging.FileHandler(folder / "records.txt", mode="w")
+        to_file.setFormatter(logging.Formatter("%(levelname)s %(name)s %(funcName)s %(message)s %(size)s"))
+        log.addHandler(to_file)
+        log.setLevel("INFO")
+        quiet.setLevel("ERROR")
+
+        def logs(x):
+            log.debug("too low %s", x)
+            log.info("measured %s", x, extra={"size": Size(x)})
+            quiet.warning("too low for this one")
+            logging.getLogger("library").warning("of a library %s", x)
+            try:
+                1 / 0
+            except ZeroDivisionError:
+                log.exception("with its exception", extra={"size": lambda: x})
+            return log.isEnabledFor(logging.DEBUG), log.isEnabledFor(logging.INFO), quiet.isEnabledFor(logging.WARNING)
+
+        class Size:
+            def __init__(self, size): self.size = size
+            def __str__(self): return f"of size {self.size}"
+    """)
+    output = kernel.run("pmap(logs, range(2), output='ordered')")
+    assert output.result == repr([(False, True, False)] * 2)
+    assert output.stdout == ""
+    lines = [line for line in output.stderr.splitlines() if line.startswith(("measured", "of a"))]
+    assert lines == ["measured 0", "of a library 0", "measured 1", "of a library 1"]
+    kernel.run("to_file.close(); log.removeHandler(to_file)")
+    records = (kernel.folder / "records.txt").read_text()
+    for x in range(2):
+        assert records.count(f"INFO lab.tasks logs measured {x} of size {x}\n") == 1
+    assert records.count("ERROR lab.tasks logs with its exception <function") == 2
+    assert records.count("ZeroDivisionError: division by zero\n") == 2
+    assert "too low" not in records
+    kept = kernel.run("print(last_run().output[1])").stdout
+    assert "INFO:lab.tasks:measured 1\nWARNING:library:of a library 1\nERROR:lab.tasks:with its exception\n" in kept
+    # A change of the notebook's is seen by warm workers.
+    kernel.run("log.setLevel('CRITICAL'); logging.disable(logging.CRITICAL)")
+    output = kernel.run("pmap(logs, range(2))")
+    assert (output.stderr, output.result) == ("", repr([(False, False, False)] * 2))
+    kernel.run("log.setLevel('NOTSET'); logging.disable(logging.NOTSET)")
+    assert kernel.run("pmap(logs, range(2)); 0").stderr.count("with its exception\n") == 2
+
+
+def test_handlers_that_a_task_makes_are_its_own(kernel: Kernel) -> None:
+    kernel.run("""
+        def configures(x):
+            import logging
+            own = logging.getLogger(f"own {x}")
+            handler = logging.StreamHandler()
+            handler.setFormatter(logging.Formatter("as the task likes it: %(message)s"))
+            own.handlers = [handler]
+            own.error("x is %d", x)
+            logging.getLogger("no handler").error("for %d: %s", "not a number", x)
+    """)
+    output = kernel.run("pmap(configures, range(2), output='ordered')")
+    lines = output.stderr.splitlines()
+    assert [line for line in lines if line.startswith("as")] == [f"as the task likes it: x is {x}" for x in range(2)]
+    assert lines.count("--- Logging error ---") == 2  # as in the cell, and the task goes on
+
+
+def test_warnings_are_shown_once_with_the_cells_line_by_the_notebooks_filters(kernel: Kernel) -> None:
+    kernel.run("""
+        import warnings
+
+        class Doubt(UserWarning):
+            pass
+
+        def doubts(x):
+            warnings.warn("be careful", Doubt)  # this line
+            warnings.warn("old", DeprecationWarning)
+            warnings.warn(f"x is {x}")
+            return x
+    """)
+    shown = kernel.run("pmap(doubts, range(4), chunksize=1, output='ordered')").stderr
+    assert shown.count("Doubt: be careful\n") == 1
+    assert shown.count('\n  warnings.warn("be careful", Doubt)  # this line\n') == 1
+    assert shown.count("DeprecationWarning: old\n") == 1  # of __main__, as a cell is
+    for x in range(4):
+        assert shown.count(f"UserWarning: x is {x}\n") == 1
+    assert "ipykernel_" in shown
+    # Each run tells anew, as each cell does.
+    assert kernel.run("pmap(doubts, range(4), chunksize=1); 0").stderr.count("Doubt: be careful\n") == 1
+    always = "with warnings.catch_warnings(): warnings.simplefilter('always'); pmap(doubts, range(4), chunksize=1)"
+    assert kernel.run(always).stderr.count("Doubt: be careful\n") == 4
+    never = "with warnings.catch_warnings(): warnings.simplefilter('ignore'); pmap(doubts, range(4))"
+    assert kernel.run(never).stderr == ""
+    # A filter for a class of the cell, and one that raises.
+    output = kernel.run("""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.filterwarnings("ignore", "x is [12]")
+            warnings.simplefilter("error", DeprecationWarning)
+            warnings.simplefilter("ignore", Doubt)
+            failed = pmap(doubts, range(3), on_error="return")
+        [type(each.error).__name__ for each in failed], caught
+    """)
+    assert output.result == repr((["DeprecationWarning"] * 3, []))
+    output = kernel.run("""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.filterwarnings("ignore", "x is [12]")
+            done = pmap(doubts, range(3), chunksize=1)
+        done, sorted(str(each.message) for each in caught), any(isinstance(each.message, Doubt) for each in caught)
+    """)
+    assert output.result == repr(([0, 1, 2], ["be careful", "old", "x is 0"], True))
+    assert output.stderr == ""
+
+
+def test_displays_are_published_by_the_calling_cell(kernel: Kernel) -> None:
+    kernel.run("""
+        from IPython.display import HTML, display as imported
+
+        def displays(x):
+            print("before", end="")
+            display(HTML(f"<b>{x}</b>"), metadata={"x": x})
+            imported({"text/plain": f"raw {x}"}, raw=True)
+            handle = display(f"first {x}", display_id=True)
+            handle.update(f"then {x}")
+            return x
+    """)
+    output = kernel.run("pmap(displays, range(2), output='ordered')")
+    assert output.result == "[0, 1]"
+    shown = [(m["msg_type"], m["content"]) for m in output.messages]
+    kinds = ["stream", "display_data", "display_data", "display_data", "update_display_data"] * 2
+    assert [kind for kind, _ in shown if kind in kinds] == kinds
+    assert output.stdout == "beforebefore"
+    for x in range(2):
+        html, raw, first = output.displays[3 * x : 3 * x + 3]
+        assert html["text/html"] == f"<b>{x}</b>"
+        assert raw == {"text/plain": f"raw {x}"}
+        assert first["text/plain"] == repr(f"first {x}")
+    (then, _) = (content for kind, content in shown if kind == "update_display_data")
+    assert then["data"]["text/plain"] == repr("then 0")
+    first = next(content for _, content in shown if content.get("transient", {}).get("display_id"))
+    assert then["transient"] == first["transient"]
+    assert shown[3][1]["metadata"] == {"x": 0}
+    kept = kernel.run("print(last_run().output[1])").stdout
+    assert kept == "before<IPython.core.display.HTML object>\nraw 1\n'first 1'\n'then 1'\n\n"
+    started = kernel.send("run = pmap_async(displays, [5])")
+    kernel.wait(started)
+    assert kernel.run("run.result()").displays == []
+    assert kernel.receive(lambda: len(kernel.shown_by(started).displays) == 3)
+
+
+def test_open_figures_are_shown_at_the_end_of_their_task(kernel: Kernel) -> None:
+    kernel.run("""
+        import matplotlib.pyplot as plt
+
+        plt.figure(); plt.plot([0, 1])  # the notebook's own is not shown by the workers
+        def draws(x):
+            for _ in range(x):
+                plt.figure()
+                plt.plot([0, x])
+            plt.figure()  # an empty one
+            return plt.get_fignums() == list(range(1, x + 2))
+    """)
+    output = kernel.run("pmap(draws, range(3), output='ordered')")
+    assert output.result == "[True, True, True]"
+    assert [sorted(data) for data in output.displays] == [["image/png", "text/plain"]] * 3
+    assert output.displays[0]["text/plain"] == "<Figure size 640x480 with 1 Axes>"
+    kernel.run("""
+        def shows(x):
+            plt.plot([0, x])
+            plt.show()
+            print("shown")
+            return plt.get_fignums()
+    """)
+    output = kernel.run("pmap(shows, [1])")
+    assert output.result == "[[]]"
+    kinds = [m["msg_type"] for m in output.messages if m["msg_type"] in ("display_data", "stream")]
+    assert kinds == ["display_data", "stream"]
+    assert "image/png" in output.displays[0]
+    output = kernel.run("plt.switch_backend('agg'); pmap(draws, range(3))")
+    assert output.displays == []
+    # With that they stay open, as in the notebook.
+    kernel.run("nbparallel.backends.shutdown()")
+    kernel.run("%matplotlib inline")
+    assert len(kernel.run("pmap(draws, [1])").displays) == 1
+
+
+def test_workers_import_nothing_for_what_is_not_used(kernel: Kernel) -> None:
+    output = kernel.run("""
+        import nbparallel.backends
+        nbparallel.backends.shutdown()
+
+        def loaded(x):
+            import sys
+            return sorted({"logging", "IPython", "matplotlib", "nbparallel.engine.reports"} & set(sys.modules))
+
+        pmap(loaded, [0])
+    """)
+    assert output.result == "[['logging', 'nbparallel.engine.reports']]" or "'fork'" in str(
+        kernel.run("nbparallel.configure().start_method").result
+    )

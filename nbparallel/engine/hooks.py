@@ -13,6 +13,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+from nbparallel.engine import habits
+
 #: Module to function of `reports`.
 _HOOKS = {
     "logging": "take_up_logging",
@@ -57,6 +59,17 @@ def install() -> None:
     warnings._showwarnmsg_impl = _show_warning  # type: ignore[attr-defined]
 
 
+def begin_run() -> None:
+    """Let a warning that was shown in an earlier run be shown again, as IPython does at each cell."""
+    global _warned
+    if _warned:
+        _warned = False
+        habits.forget_warnings()
+
+
+_warned = False
+
+
 def _take_up(name: str, module: ModuleType) -> None:
     from nbparallel.engine import reports
 
@@ -64,6 +77,8 @@ def _take_up(name: str, module: ModuleType) -> None:
 
 
 def _show_warning(message: warnings.WarningMessage) -> None:
+    global _warned
+    _warned = True
     from nbparallel.engine import reports
 
     reports.report_warning(message)

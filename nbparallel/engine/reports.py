@@ -143,10 +143,10 @@ _in_a_shell = threading.RLock()
 
 def take_up_display(functions: ModuleType) -> None:
     """Have IPython's functions publish in the notebook."""
-    from IPython.core.interactiveshell import InteractiveShell
-
-    if InteractiveShell.initialized():  # the notebook's own, in a fork
-        InteractiveShell.instance().display_pub = _publisher  # type: ignore[assignment]
+    # Not imported: the functions may be on their way into that very module.
+    shells: Any = getattr(sys.modules.get("IPython.core.interactiveshell"), "InteractiveShell", None)
+    if shells is not None and shells.initialized():  # the notebook's own, in a fork
+        shells.instance().display_pub = _publisher
         return
     for name in ("display", "update_display", "publish_display_data", "clear_output"):
         setattr(functions, name, _as_in_a_shell(getattr(functions, name)))

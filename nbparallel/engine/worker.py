@@ -182,6 +182,8 @@ class _Worker:
         words = self._words
         words[STARTED] = 0
         words[CHUNK] = chunk.chunk + 1
+        if chunk.run != relay.run:
+            hooks.begin_run()
         relay.run, relay.task = chunk.run, -1
         try:
             function = load_unit(chunk.function)
