@@ -218,12 +218,12 @@ class Outbox:
         self._tell_folded()
 
     def take(self) -> Iterator[Said]:
-        """Yield what is to be shown now, text in one piece as far as possible. Any thread may call this."""
+        """Yield what is to be shown now, lines in one piece as far as possible. Any thread may call this."""
         while self._ready:
             found = []
             with contextlib.suppress(IndexError):  # another thread was quicker
                 found.append(self._ready.popleft())
-                while self._ready and _is_same_text(found[0], self._ready[0]):
+                while self._ready and _is_more_text(found[-1], self._ready[0]):
                     found.append(self._ready.popleft())
             if len(found) == 1:
                 yield found[0]
@@ -288,5 +288,8 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
-def _is_same_text(first: Said, second: Said) -> bool:
-    return first.kind in ("stdout", "stderr") and first.kind == second.kind and first.context is second.context
+def _is_more_text(first: Said, second: Said) -> bool:
+    """Return whether two texts can be shown as one; a bar begins a new line after one that was not ended."""
+    if first.kind not in ("stdout", "stderr") or not first.text.endswith("\n"):
+        return False
+    return first.kind == second.kind and first.context is second.context

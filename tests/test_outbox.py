@@ -27,13 +27,16 @@ class Clock:
 
 def test_text_comes_as_it_comes_and_in_few_pieces() -> None:
     box = Outbox("live")
-    for index, said in enumerate([out("a\n"), out("b\n"), Said("stderr", "c\n"), Said("log", "d"), out("e\n")]):
+    for index, said in enumerate(
+        [out("a\n"), out("b\n"), Said("stderr", "c\n"), Said("log", "d"), out("e"), out("f\n")]
+    ):
         box.put(index, said)
     assert [(said.kind, said.text) for said in box.take()] == [
         ("stdout", "a\nb\n"),
         ("stderr", "c\n"),
         ("log", "d"),
-        ("stdout", "e\n"),
+        ("stdout", "e"),
+        ("stdout", "f\n"),
     ]
     assert list(box.take()) == []
 

@@ -11,15 +11,13 @@ import os
 import re
 import sys
 import warnings
-from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 _SEEN = "nbparallel"
 
 
-@dataclass(frozen=True)
-class Habits:
+class Habits(NamedTuple):
     """One state of them.
 
     Attributes:

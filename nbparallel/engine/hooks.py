@@ -9,11 +9,13 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbparallel.engine import habits
+
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
 
 #: Module to function of `reports`.
 _HOOKS = {
