@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mappin
 from typing import TYPE_CHECKING, Any
 
 from nbparallel.engine.relay import OWN
-from nbparallel.engine.work import Backend, Failure, Said
+from nbparallel.engine.work import Backend, Failure, Said, Work
 from nbparallel.outbox import Kept, Output
 from nbparallel.recorded import Recorded
 from nbparallel.tracebacks import hidden
@@ -25,6 +25,21 @@ class _Pending:
 
 #: Stands in `Run.results` where a task has no result: not run yet, or left out.
 PENDING: Any = _Pending()
+
+
+#: What a run has for the engine and for whoever drives it, and for nobody who completes its name in a cell.
+_INSIDE = frozenset(name for name, value in vars(Work).items() if callable(value) and not name.startswith("_")) | {
+    "completed_before",
+    "drive",
+    "listeners",
+    "number",
+    "show",
+    "start",
+    "stop_on_error",
+    "streams",
+    "style",
+    "wait_until_kept",
+}
 
 
 class Run(Recorded):
@@ -120,6 +135,9 @@ class Run(Recorded):
     def __repr__(self) -> str:
         state = "cancelled" if self._cancelled else "done" if self._finished else "running"
         return f"<Run {self.label}: {state}, {self.summary()}>"
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in _INSIDE]
 
     # ---- reading it while it goes on ----
 

@@ -162,6 +162,16 @@ def test_a_cell_shows_a_run_and_its_figure(kernel: Kernel) -> None:
     assert kernel.run("'matplotlib.pyplot' in sys.modules").result == "False"
 
 
+def test_a_run_completes_to_what_users_call(kernel: Kernel) -> None:
+    kernel.run("run = pmap_async(abs, range(3))\nrun.result()")
+    reply = kernel.client.complete("run.", 4, reply=True, timeout=40)
+    offered = {match.removeprefix("run.").removeprefix(".") for match in reply["content"]["matches"]}
+    assert {"result", "results", "failures", "cancel", "resume", "summary", "timeline", "to_dict", "label"} <= offered
+    inside = {"settle", "payload", "hungry", "deliver", "drive", "timed", "write", "listeners", "number", "start"}
+    assert not inside & offered
+    assert not any(name.startswith("_") for name in offered)
+
+
 def test_what_a_failed_task_shows(kernel: Kernel) -> None:
     output = kernel.run(
         """
