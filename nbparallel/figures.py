@@ -26,6 +26,14 @@ _INCHES_WIDE = 8.0
 class TimelineFigure(Figure):  # type: ignore[misc,unused-ignore] # without matplotlib its base class is Any
     """A figure that a notebook shows as a picture, whether or not pyplot has been imported there."""
 
+    def __init__(self, label: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.run_label = label
+
+    def __repr__(self) -> str:
+        # Without a size, which depends on the advice: a saved notebook shall not differ where it is run again.
+        return f"<timeline of {self.run_label}>"
+
     def _repr_png_(self) -> bytes:
         picture = io.BytesIO()
         self.savefig(picture, format="png")
@@ -39,7 +47,7 @@ def draw(portrait: Portrait) -> TimelineFigure:
     advice = [line for each in portrait.remarks + portrait.advice for line in textwrap.wrap(f"• {each}", 124)]
     rows = max(1, len(lanes))
     high = 0.28 * rows + 1.35 + 0.19 * len(advice)
-    figure = TimelineFigure(figsize=(_INCHES_WIDE, high), dpi=100, facecolor="white")
+    figure = TimelineFigure(portrait.label, figsize=(_INCHES_WIDE, high), dpi=100, facecolor="white")
     low = (0.78 + 0.19 * len(advice)) / high
     axes = figure.add_axes((0.11, low, 0.86, 1 - low - 0.5 / high))
     for position, lane in enumerate(lanes):

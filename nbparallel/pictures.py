@@ -28,6 +28,7 @@ class Portrait:
     """All that is shown of a run.
 
     Attributes:
+        label: what it is called.
         headline: such as ``"square: 98 ok, 2 failed in 1.2 s"``.
         timeline: its figures.
         place: where it ran, if not in processes, such as ``"threads"``.
@@ -35,6 +36,7 @@ class Portrait:
         advice: what would help.
     """
 
+    label: str
     headline: str
     timeline: Timeline
     place: str

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from nbparallel.pictures import Portrait
 
 
+#: On a cell's output that shows a run, so that programs know it: it is full of times, and `nbval` does not compare it.
+METADATA = {"nbparallel": "run"}
+
+
 class Recorded(Execution):
     """Tasks whose times are kept."""
 
@@ -37,6 +41,9 @@ class Recorded(Execution):
         from nbparallel import pictures
 
         return pictures.page(self._portrait())
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, str]]:
+        return {"text/html": self._repr_html_()}, METADATA
 
     def timeline(self) -> TimelineFigure:
         """Draw when the workers computed, when they waited for inputs and results to travel, and when they were idle.
@@ -109,13 +116,15 @@ class Recorded(Execution):
         state = "" if self._finished and not self._cancelled else f"{'cancelled' if self._cancelled else 'running'}, "
         remarks = []
         if self._known_count:
-            remarks.append(f"{self._known_count} results are from before: they have no times.")
+            one = self._known_count == 1
+            remarks.append(f"{self._known_count} {'result is' if one else 'results are'} from before, without a time.")
         if not found.lanes:
             remarks.append("No task ran." if self._finished else "No task has come back yet.")
         cores = machine.resources()
         locked = getattr(sys, "_is_gil_enabled", lambda: True)()
         setting = advice.Setting(name, cores.cores, cores.reason, self.chunksize, locked)
         return pictures.Portrait(
+            self.label,
             f"{self.label}: {state}{self.summary()}",
             found,
             "" if name == "processes" else name,

@@ -32,6 +32,8 @@ CELLS = [
     # This one's bar appears by itself, unless the run is just too short for it; the other's at once.
     "pmap(inverse, range(1, 21), chunksize=1, label='twenty')[:2]",
     "x = pmap(inverse, range(4), chunksize=1, label='four', progress=True, on_error='return')",
+    "nbparallel.last_run()",
+    "nbparallel.last_run().timeline()",
 ]
 SECONDS = re.compile(r" in [\d.]+ (ms|s)")
 
@@ -51,7 +53,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_its_outputs_are_text(saved: Path) -> None:
     cells = nbformat.read(saved, as_version=4).cells
-    shown = [[output.data for output in cell.outputs] for cell in cells]
+    shown = [[output.data for output in cell.outputs] for cell in cells[:3]]
     assert {kind for outputs in shown for data in outputs for kind in data} == {"text/plain"}
     texts = [[SECONDS.sub("", data["text/plain"]) for data in outputs] for outputs in shown]
     assert texts == [
@@ -59,6 +61,16 @@ def test_its_outputs_are_text(saved: Path) -> None:
         ["twenty: 20 tasks on 2 workers", "20 ok", "[1.0, 0.5]"],
         ["four: 4 tasks on 2 workers", "3 ok, 1 failed"],
     ]
+
+
+def test_a_run_and_its_timeline_are_in_it(saved: Path) -> None:
+    run, figure = (cell.outputs[0].data for cell in nbformat.read(saved, as_version=4).cells[3:])
+    assert sorted(run) == ["text/html", "text/plain"]
+    assert "four: 3 ok, 1 failed" in run["text/html"]
+    assert sorted(figure) == ["image/png", "text/plain"]
+    page, _ = nbconvert.HTMLExporter().from_filename(str(saved))
+    assert "worker 2</text>" in page
+    assert f"data:image/png;base64,{figure['image/png'][:40]}" in page
 
 
 def test_it_reads_right_as_a_page_and_as_markdown(saved: Path) -> None:
@@ -84,4 +96,4 @@ def test_it_is_the_same_when_nbval_runs_it_again(saved: Path) -> None:
         text=True,
         timeout=55,
     )
-    assert "3 passed" in done.stdout, done.stdout
+    assert "5 passed" in done.stdout, done.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import threading
+import time
 import xml.etree.ElementTree as ET
 from array import array
 from dataclasses import replace
@@ -298,7 +299,7 @@ def test_free_threads_are_not_told_of_a_lock_and_serial_runs_of_nothing():
 
 
 def portrait_of(kept, seconds, width=2, headline="f: 20 ok in 500 ms", **options):
-    return Portrait(headline, measure(kept, seconds, width, **options), "", ["A remark."], ["Some <advice>."])
+    return Portrait("f", headline, measure(kept, seconds, width, **options), "", ["A remark."], ["Some <advice>."])
 
 
 def test_text_shows_lanes_shares_and_advice():
@@ -389,7 +390,7 @@ def test_a_run_that_goes_on_was_cancelled_and_was_resumed():
     again = last_run()
     known = [index for index, told in enumerate(again.to_dict()["outcome"]) if told == "from before"]
     assert known[:2] == [0, 1]
-    assert f"{len(known)} results are from before: they have no times." in str(again)
+    assert f"{len(known)} results are from before, without a time." in str(again)
     assert [again.to_dict()["seconds"][index] for index in known] == [None] * len(known)
 
 
@@ -405,6 +406,7 @@ def test_tasks_that_were_ended_with_their_run_are_shown(tmp_path):
     run = pmap_async(task, range(3), workers=1)
     while not began.exists():
         assert not run.done
+        time.sleep(0.005)
     run.cancel()
     run.wait(30)
     assert run.to_dict()["outcome"] == ["ended", "not run", "not run"]
@@ -457,6 +459,7 @@ def test_the_figure_has_lanes_units_a_legend_and_advice(figures, tmp_path):
     told = [entry.get_text() for entry in legend.get_texts()]
     assert [words.split()[0] for words in told] == ["compute", "send", "idle", "failed"]
     assert [words.get_text() for words in figure.texts] == ["• Some <advice>.", "• A remark."]
+    assert repr(figure) == "<timeline of f>"
     assert figure._repr_png_().startswith(b"\x89PNG")
     figure.savefig(tmp_path / "run.svg")
     folded = figures.draw(portrait_of(even(2000, 16), 6.25, 16))
