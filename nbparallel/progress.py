@@ -15,8 +15,8 @@ from nbparallel.run import Run
 
 #: A run that ends sooner shows no bar, in seconds.
 QUIET_SECONDS = 0.5
-#: Seconds between two moves of a bar.
-BEAT_SECONDS = 0.1
+#: Seconds between two moves of a bar: with the last one no more than ten in any second.
+BEAT_SECONDS = 0.125
 
 
 class Watch:

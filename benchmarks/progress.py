@@ -1,0 +1,79 @@
+"""What a bar costs: ``python benchmarks/progress.py [--repeats N]``.
+
+100,000 tasks on two workers, in a real kernel, with a bar and without in turns; a row for each length of task. Printed are
+the medians, the median of the ratios, and how often a bar moved in a second (`nbparallel.progress` says: ten times at
+most). A machine with other work shows a noise of more than the bar's cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from typing import Any
+
+from jupyter_client.manager import start_new_kernel
+
+STEPS = (0, 100, 300)  # of a loop in each task
+
+CELL = """
+import time
+from nbparallel import configure, pmap
+
+configure(workers=2)
+
+def task(x):
+    y = 0
+    for i in range({steps}):
+        y += i * x
+    return y
+
+for shown in (False, True):
+    pmap(task, range(100_000), progress=shown)
+"""
+
+MEASURE = """
+began = time.perf_counter()
+pmap(task, range(100_000), progress={shown})
+print(time.perf_counter() - began)
+"""
+
+
+def main(repeats: int) -> None:
+    manager, client = start_new_kernel()
+    try:
+        for steps in STEPS:
+            run(client, CELL.format(steps=steps))
+            pairs = [(measure(client, False), measure(client, True)) for _ in range(repeats)]
+            without, with_bar = (statistics.median(each[side][0] for each in pairs) for side in (0, 1))
+            ratio = statistics.median(shown[0] / hidden[0] for hidden, shown in pairs)
+            rate = max(shown[1] / shown[0] for _, shown in pairs)
+            print(f"{without:7.3f} s without, {with_bar:7.3f} s with a bar: {ratio:5.3f}; {rate:4.1f} moves a second")
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel()
+
+
+def measure(client: Any, shown: bool) -> tuple[float, int]:
+    """Return how long a map took, in seconds, and how often its bar moved."""
+    messages = run(client, MEASURE.format(shown=shown))
+    (text,) = (message["content"]["text"] for message in messages if message["msg_type"] == "stream")
+    moves = sum("value" in message["content"]["data"].get("state", {}) for message in messages if is_update(message))
+    return float(text), moves
+
+
+def is_update(message: dict[str, Any]) -> bool:
+    return message["msg_type"] == "comm_msg" and message["content"]["data"].get("method") == "update"
+
+
+def run(client: Any, code: str) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = []
+    reply = client.execute_interactive(code, output_hook=messages.append)
+    if reply["content"]["status"] != "ok":
+        raise SystemExit("\n".join(reply["content"]["traceback"]))
+    return messages
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=9)
+    main(parser.parse_args().repeats)
