@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from nbval.plugin import IPyNbCell
 
+pytest_plugins = ["nbparallel.nbval"]  # where the package is installed, pytest knows it by itself
+
 # A test waits for nothing long, but a cell computes: the longest takes some twenty seconds on an idle, slow core, and
 # machines are busy. nbval's own limit (pyproject.toml) is the lower one: it stops the cell and shows its traceback.
 CELL_SECONDS = 330

@@ -133,7 +133,14 @@ class _Player(NotebookClient):
             transport="tcp" if sys.platform == "win32" else "ipc",
         )
         resources = {"metadata": {"path": str(folder)}}
-        super().__init__(notebook, km=manager, resources=resources, timeout=CELL_SECONDS, record_timing=False)
+        super().__init__(
+            notebook,
+            km=manager,
+            resources=resources,
+            timeout=CELL_SECONDS,
+            record_timing=False,
+            store_widget_state=False,  # bars have given way to text when the notebook is saved
+        )
 
     @contextlib.asynccontextmanager
     async def async_setup_kernel(self, **kwargs: Any) -> AsyncIterator[None]:
