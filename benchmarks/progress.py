@@ -1,8 +1,8 @@
 """What a bar costs: ``python benchmarks/progress.py [--repeats N]``.
 
-100,000 tasks on two workers, in a real kernel, with a bar and without in turns; a row for each length of task. Printed are
-the medians, the median of the ratios, and how often a bar moved in a second (`nbparallel.progress` says: ten times at
-most). A machine with other work shows a noise of more than the bar's cost.
+100,000 tasks on two workers, in a real kernel, with a bar and without in turns; a row for each length of task. Printed
+are the medians, the median of the ratios, and how often a bar moved in a second. A machine with other work shows more
+noise than the bar's cost.
 """
 
 from __future__ import annotations

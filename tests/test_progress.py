@@ -128,8 +128,10 @@ def test_failures_are_counted(kernel: Kernel) -> None:
 
 
 def test_an_error_ends_the_bar_where_the_run_ended(kernel: Kernel) -> None:
-    cell = kernel.send("pmap(lambda x: waits(0) if x == 0 else 1 / (x - 1), range(100), chunksize=1, progress=True)")
-    go(kernel, 0)
+    kernel.run("fails_first = lambda x: waits(1) if x else 1 / x")
+    cell = kernel.send("pmap(fails_first, range(100), chunksize=1, progress=True)")
+    assert kernel.receive(lambda: any("1 failed" in text for text in bar_texts(kernel.shown_by(cell))))
+    go(kernel, 1)  # what runs meanwhile is settled, what has not begun is left out
     output = kernel.wait(cell, fails=True)
     completed, failed = map(int, kernel.run("print(last_run().completed, len(last_run().failures))").stdout.split())
     assert f" {completed}/100 [" in bar_texts(output)[-1]
@@ -272,9 +274,9 @@ from nbparallel import pmap
 
 def speaks(x):
     time.sleep(0.02)
-    print("said by", x, end="\\n" if x % 2 else "", file=sys.stderr if x % 3 else sys.stdout)
+    print("said by", x, end="\\n" if x < 11 else "", file=sys.stderr if x % 3 else sys.stdout)
 
-pmap(speaks, range(12), chunksize=1, workers=2, progress=True, label="twelve")
+pmap(speaks, range(12), chunksize=1, workers=1, progress=True, label="twelve")
 """
     parent, child = os.openpty()
     try:
