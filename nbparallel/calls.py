@@ -133,7 +133,7 @@ class Calls:
             if index in failures:
                 failed = task_error(failures[index], call.function, self.style, index, call.item)
                 note_task(failed)
-                error = failed.error or failed
+                error = failed.raised
             self._outcomes.append((call, value, error))
 
     def timed(self, first: int, count: int, times: Times) -> None:

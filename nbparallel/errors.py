@@ -105,9 +105,14 @@ class TaskError(NBParallelError):
                 raise RuntimeError("this error does not hold its call: it was made in another process")
             return self._call()
 
+    @property
+    def raised(self) -> BaseException:
+        """What is raised for it: what the function raised, as itself; where the worker died, this error."""
+        return self if self.error is None else self.error
+
     def throw(self) -> NoReturn:
-        """Raise what the function raised, as itself; where the worker died, this error."""
-        self._origin.throw(self if self.error is None else self.error)
+        """Raise it."""
+        self._origin.throw(self.raised)
 
     def __reduce__(self) -> Any:
         state = {"index": self.index, "input": self.input, "error": self.error, "traceback": self.traceback}

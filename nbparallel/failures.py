@@ -67,7 +67,7 @@ def note_task(failed: TaskError, summary: str = "") -> None:
         summary: what is said of the others.
     """
     marker = "" if failed.error is None else f"in {str(failed).partition('): ')[0]})"
-    error = failed.error or failed
+    error = failed.raised
     told = "; ".join(filter(None, [marker, summary]))
     if told and not any(known.startswith("nbparallel: ") for known in getattr(error, "__notes__", ())):
         _add_note(error, f"nbparallel: {told}")

@@ -9,24 +9,35 @@ package keep their frames. This module imports nothing of the package; workers u
 from __future__ import annotations
 
 import dis
+import functools
 import sys
+import sysconfig
 from types import FrameType, TracebackType
 from typing import NamedTuple, NoReturn
 
 _PACKAGE = __name__.partition(".")[0]
-# What the package calls to wait, to pickle or to import: seen from outside, these frames are its own.
+# What the package calls to wait, to pickle and to import: seen from outside, these frames are its own.
 _HELPERS = frozenset(
-    {"asyncio", "concurrent", "contextlib", "copyreg", "dill", "functools", "multiprocessing", "pickle", "queue"}
-    | {"importlib", "selectors", "socket", "threading"}
+    {"asyncio", "concurrent", "contextlib", "copyreg", "dill", "functools", "importlib", "multiprocessing", "pickle"}
+    | {"queue", "selectors", "socket", "sqlite3", "threading"}
+)
+# What is called here is the user's, whatever module it is of.
+_CALLERS = frozenset(
+    f"{_PACKAGE}.{name}" for name in ("backends.local", "engine.streams", "engine.worker", "failures", "inputs")
 )
 _RAISE = dis.opmap["RAISE_VARARGS"]
 
 
-def without_ours(traceback: TracebackType | None) -> TracebackType | None:
-    """Return a traceback without the frames of this package, and of what only works for it."""
-    entries = [(entry, ours) for entry, ours in _marked(traceback) if not ours]
+def without_ours(traceback: TracebackType | None, *, interrupted: bool = False) -> TracebackType | None:
+    """Return a traceback without the frames of this package, and of what only works for it.
+
+    Args:
+        traceback: of an exception.
+        interrupted: whether that is an interrupt, which comes anywhere: also in a library that the package called.
+    """
+    entries = [entry for entry, ours in _marked(traceback, libraries=interrupted) if not ours]
     shown: TracebackType | None = None
-    for entry, _ in reversed(entries):
+    for entry in reversed(entries):
         same = shown is entry.tb_next
         shown = entry if same else TracebackType(shown, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
     return shown
@@ -36,15 +47,16 @@ def tidy(error: BaseException) -> None:
     """Take the package's frames out of an exception, and of those that led to it."""
     if _is_our_fault(error):
         return
-    BaseException.with_traceback(error, without_ours(error.__traceback__))  # past the class: it may be frozen
+    frames = without_ours(error.__traceback__, interrupted=isinstance(error, KeyboardInterrupt))
+    BaseException.with_traceback(error, frames)  # past the class: it may be frozen
     seen = {id(error)}
     while True:
-        link = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        link = error.__context__ if error.__cause__ is None and not error.__suppress_context__ else error.__cause__
         if link is None or id(link) in seen:
             return
         seen.add(id(link))
         shown = without_ours(link.__traceback__)
-        if shown is None and link.__traceback__ is not None and link.__context__ not in (error, link):
+        if shown is None and link.__traceback__ is not None and link.__context__ is not error:
             # Raised and caught in here: the message says what is to be known of it.
             object.__setattr__(error, "__cause__", None)
             object.__setattr__(error, "__context__", link.__context__)
@@ -68,6 +80,7 @@ class Origin(NamedTuple):
 
     def throw(self, error: BaseException) -> NoReturn:
         """Raise the exception."""
+        object.__setattr__(error, "__context__", self.context)
         try:
             raise BaseException.with_traceback(error, self.frames)  # past the class: it may be frozen
         finally:
@@ -101,22 +114,45 @@ def _called_by_us(frame: FrameType | None) -> bool:
     return frame is not None and _root(frame) == _PACKAGE
 
 
-def _marked(traceback: TracebackType | None) -> list[tuple[TracebackType, bool]]:
-    """Return the entries of a traceback, and of each whether it is the package's."""
+def _is_library(frame: FrameType) -> bool:
+    """Return whether a frame is of one of Python's own modules, of an installed package, or of compiled code."""
+    file = frame.f_globals.get("__file__")
+    root = _root(frame)
+    if root == "__main__":
+        return False
+    # Cython's frames may have no globals at all.
+    return root in sys.stdlib_module_names or not isinstance(file, str) or file.startswith(_library_folders())
+
+
+@functools.cache
+def _library_folders() -> tuple[str, ...]:
+    return tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+
+def _marked(traceback: TracebackType | None, *, libraries: bool) -> list[tuple[TracebackType, bool]]:
+    """Return the entries of a traceback, and of each whether it is the package's.
+
+    Args:
+        traceback: of an exception.
+        libraries: whether what is in any library counts as the package's where the package has called it.
+    """
     found = []
-    ours = False
+    ours = helps = False
     while traceback is not None:
         root = _root(traceback.tb_frame)
-        ours = root == _PACKAGE or (ours and root in _HELPERS)
+        helper = root in _HELPERS or (libraries and _is_library(traceback.tb_frame))
+        ours = root == _PACKAGE or (helps and helper)
+        helps = ours and traceback.tb_frame.f_globals["__name__"] not in _CALLERS
         found.append((traceback, ours))
         traceback = traceback.tb_next
     return found
 
 
 def _is_our_fault(error: BaseException) -> bool:
-    """Return whether an exception comes out of this package's code otherwise than by a ``raise`` or an interrupt."""
-    marked = _marked(error.__traceback__)
+    """Return whether an exception comes from inside of this package, otherwise than by a ``raise`` or an interrupt."""
+    marked = _marked(error.__traceback__, libraries=True)
     if not marked or isinstance(error, KeyboardInterrupt):
         return False
     last, ours = marked[-1]
-    return ours and last.tb_frame.f_code.co_code[last.tb_lasti] != _RAISE
+    deliberate = last.tb_frame.f_code.co_code[last.tb_lasti] == _RAISE
+    return ours and not (deliberate and _root(last.tb_frame) in (_PACKAGE, *_HELPERS))
