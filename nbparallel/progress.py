@@ -11,6 +11,7 @@ import threading
 from nbparallel import bars, showing
 from nbparallel.backends import local
 from nbparallel.config import Progress
+from nbparallel.interrupts import deferred
 from nbparallel.run import Run
 
 #: A run that ends sooner shows no bar, in seconds.
@@ -63,10 +64,12 @@ class Watch:
             self._beat()
 
     def _beat(self) -> None:
-        if self._bar is None:
-            self._bar = bars.open_bar(self._run, self._headline)
-        else:
-            self._bar.move()
+        # An interrupt in the midst would leave the widgets' packages half imported, or a message to the page half sent.
+        with deferred:
+            if self._bar is None:
+                self._bar = bars.open_bar(self._run, self._headline)
+            else:
+                self._bar.move()
         self._due = self._run.seconds + BEAT_SECONDS
 
 
