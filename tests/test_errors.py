@@ -224,7 +224,7 @@ def test_stop_shows_the_cells_line_alone(failing: Kernel, call: str) -> None:
     assert failing.receive(lambda: started[0].exists(), CELL_TIMEOUT)
     failing.interrupt()
     error = failing.wait(cell, fails=True).error
-    assert error.name == "KeyboardInterrupt"
+    assert error.name == "KeyboardInterrupt", error.traceback
     assert len(frames(error.traceback)) == 1
     assert frames(error.traceback)[0][0] == "1"
 
