@@ -201,7 +201,8 @@ class Execution:
         Raises:
             SerializationError: the function can't travel; nothing was started.
         """
-        self._prepared = self._backend.prepare(self._function)
+        with deferred.lifted():
+            self._prepared = self._backend.prepare(self._function)
         if self._deadline is not None:
             self._timer = threading.Timer(self._deadline, self._pass_deadline)
             self._timer.name, self._timer.daemon = f"nbparallel-deadline-{self.label}", True
@@ -218,16 +219,25 @@ class Execution:
                 name = f"nbparallel-input-{self.label}"
                 threading.Thread(target=self._pull_until_finished, name=name, daemon=True).start()
         else:
-            self._recall(self._inputs.total or 0)
+            with deferred.lifted():
+                self._recall(self._inputs.total or 0)
             self._offer(self._inputs.total or 0, last=True)
 
-    def drive(self, until: Callable[[], bool], timeout: float | None = None, beat: float | None = None) -> bool:
+    def drive(
+        self,
+        until: Callable[[], bool],
+        timeout: float | None = None,
+        beat: float | None = None,
+        *,
+        interruptible: bool = True,
+    ) -> bool:
         """Wait in this thread until something is the case, doing meanwhile what the run needs.
 
         Args:
             until: asked after each change.
             timeout: seconds.
             beat: return False after so many seconds without an end, for the caller to move its bar.
+            interruptible: whether an interrupt ends the waiting at once, or waits until it is over.
 
         Raises:
             TimeoutError: it was not the case in time.
@@ -236,26 +246,29 @@ class Execution:
         next_beat = None if beat is None else time.monotonic() + beat
         # A queue of the C library is waited for without a lock that an interrupt could leave taken.
         bell: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._bells.append(bell)
-        try:
-            while True:
+        with deferred, deferred.ringing(bell):
+            self._bells.append(bell)
+            try:
+                while True:
+                    self._print()
+                    if interruptible:
+                        deferred.check()
+                    if until():
+                        return True
+                    if self._must_pull():
+                        self._pull()
+                        continue
+                    now = time.monotonic()
+                    if limit is not None and now >= limit:
+                        raise TimeoutError(f"{self.label} is not finished: {self.summary()}")
+                    if next_beat is not None and now >= next_beat:
+                        return False
+                    ends = [each - now for each in (limit, next_beat) if each is not None]
+                    with contextlib.suppress(queue.Empty):
+                        bell.get(timeout=min([WAIT_SECONDS, *ends]))
+            finally:
+                self._bells.remove(bell)
                 self._print()
-                if until():
-                    return True
-                now = time.monotonic()
-                if next_beat is not None and now >= next_beat:
-                    return False
-                if self._must_pull():
-                    self._pull()
-                    continue
-                if limit is not None and now >= limit:
-                    raise TimeoutError(f"{self.label} is not finished: {self.summary()}")
-                ends = [each - now for each in (limit, next_beat) if each is not None]
-                with contextlib.suppress(queue.Empty):
-                    bell.get(timeout=min([WAIT_SECONDS, *ends]))
-        finally:
-            self._bells.remove(bell)
-            self._print()
 
     def _await(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
         """Wait until `condition` or the end; return whether it is the case."""

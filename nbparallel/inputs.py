@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from nbparallel.interrupts import deferred
+
 
 class SequenceInput:
     """Inputs that are all there: each chunk is a slice.
@@ -66,7 +68,8 @@ class IteratorInput:
             BaseException: what the iterator raises; the items before it are kept.
             RuntimeError: it gives nothing after what it raised before, as a generator does: its other items are lost.
         """
-        with self._lock:  # an iterator serves one thread at a time
+        # An iterator serves one thread at a time; the user's own code is interrupted at once.
+        with self._lock, deferred.lifted():
             began = time.perf_counter()
             for pulled in range(count):
                 if pulled and pulled % step == 0 and time.perf_counter() - began >= seconds:

@@ -14,6 +14,8 @@ from __future__ import annotations
 # What the module `signal` wraps: making its enums would cost more than the system calls.
 import _signal  # type: ignore[import-not-found]
 import contextlib
+import os
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -31,50 +33,97 @@ def _main_thread() -> int | None:
 
 
 class _Deferred:
+    """Sections of the main thread, which may be nested, with stretches in them where interrupts come through.
+
+    One handler, installed by the outermost section, notes an interrupt or hands it on. It is asked after each change
+    here, so the order of the lines counts: an interrupt between any two of them must find all in order.
+    """
+
     def __init__(self) -> None:
-        self._depth = 0
-        self._handler: Any = None
+        self._handler: Any = None  # the one that was there, while a section is entered
         self._pending = False
+        self._lifted = False
+        self._outer: list[bool] = []  # for each section, whether it was entered where interrupts were let through
+        self._bell: queue.SimpleQueue[None] | None = None
 
     def __enter__(self) -> None:
         if threading.get_ident() != _main_thread():
             return
-        if self._depth == 0:
+        if not self._outer:
             handler = _signal.getsignal(_SIGINT)
             # A handler that Python did not install can't be put back; one that is no function does not raise.
             if callable(handler):
                 self._handler, self._pending = handler, False
                 _signal.signal(_SIGINT, self._note)
-        self._depth += 1
+        lifted = self._lifted and bool(self._outer)
+        self._lifted = False
+        self._outer.append(lifted)
 
     def __exit__(self, *_: object) -> None:
         if threading.get_ident() != _main_thread():
             return
-        self._depth -= 1
-        if self._depth == 0 and self._handler is not None:
+        lifted = self._outer.pop()
+        if not self._outer and self._handler is not None:
             handler, self._handler = self._handler, None
             _signal.signal(_SIGINT, handler)  # from here on one raises by itself; those before were noted
             if self._pending:
                 self._pending = False
                 handler(_SIGINT, None)
+        elif lifted:
+            self._lifted = True
+            self.check()
+
+    def check(self) -> None:
+        """Raise what has waited: called inside a long section, where that does no harm."""
+        if self._pending and self._handler is not None and threading.get_ident() == _main_thread():
+            self._pending = False
+            self._handler(_SIGINT, None)
+
+    def forget(self) -> None:
+        """Drop what has waited: it says nothing new where one was raised already."""
+        self._pending = False
 
     @contextlib.contextmanager
     def lifted(self) -> Iterator[None]:
         """Let interrupts through in here, where a user's code runs inside a section."""
+        if threading.get_ident() != _main_thread() or not self._outer:
+            yield
+            return
+        before = self._lifted
+        try:
+            self._lifted = True
+            self.check()
+            yield
+        finally:
+            self._lifted = before
+
+    @contextlib.contextmanager
+    def ringing(self, bell: queue.SimpleQueue[None]) -> Iterator[None]:
+        """Let an interrupt ring a bell that is waited for in here.
+
+        `SimpleQueue.get` with a limit waits for ever, once its handler returns when the limit is over (seen in 3.11).
+        """
         if threading.get_ident() != _main_thread():
             yield
             return
-        depth, self._depth = self._depth, 1
+        before, self._bell = self._bell, bell
         try:
-            self.__exit__()  # raises what has waited
             yield
         finally:
-            if depth:
-                self.__enter__()
-            self._depth = depth
+            self._bell = before
+
+    def start_afresh(self) -> None:
+        """Forget the sections of the thread that forked this process."""
+        self._handler, self._pending, self._lifted, self._bell = None, False, False, None
+        self._outer.clear()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._lifted and self._handler is not None:
+            self._handler(number, frame)
+            return
         self._pending = True
+        if self._bell is not None:
+            self._bell.put(None)
 
 
 def join(thread: threading.Thread) -> None:
@@ -132,3 +181,6 @@ class _Uncut:
 #: The ones of this process; sections may be nested.
 deferred = _Deferred()
 uncut = _Uncut()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=deferred.start_afresh)

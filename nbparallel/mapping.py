@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from nbparallel import config, progress
 from nbparallel.choice import check_chunksize, check_function, check_seconds, find_backend
 from nbparallel.inputs import make_input
+from nbparallel.interrupts import deferred
 from nbparallel.outbox import Output
 from nbparallel.run import Run
 from nbparallel.tracebacks import hidden
@@ -210,7 +211,8 @@ def finish(run: Run, *, ordered: bool = True, shown: config.Progress = False) ->
     """Start a run, wait for its end with a bar, and return its results; an interrupt cancels it."""
     global _last
     _last = run
-    with progress.Watch(run, shown) as watch:
+    # However often Stop is pressed: it is heeded where `drive` looks, and once.
+    with deferred, progress.Watch(run, shown) as watch:
         try:
             run.start(background=False)
             watch.wait()
@@ -219,8 +221,9 @@ def finish(run: Run, *, ordered: bool = True, shown: config.Progress = False) ->
             # An interrupt, or an error on the way: nothing may go on unseen.
             if run.cancel():
                 with contextlib.suppress(TimeoutError):  # a thread's task can't be ended, and may take long
-                    run.wait(STOP_SECONDS)
+                    run.drive(lambda: run.done, STOP_SECONDS, interruptible=False)
                     run.wait_until_kept(STOP_SECONDS)
+            deferred.forget()
             raise
     return run.result() if ordered else list(run.as_completed())
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nbparallel.engine.relay import OWN
 from nbparallel.engine.work import Backend, Failure, Said, Work
+from nbparallel.interrupts import WAIT_SECONDS, deferred
 from nbparallel.outbox import Kept, Output
 from nbparallel.recorded import Recorded
 from nbparallel.tracebacks import hidden
@@ -275,7 +278,11 @@ class Run(Recorded):
     def wait_until_kept(self, timeout: float | None = None) -> None:
         """Wait until the results of a finished run are in its checkpoint; print what could not be kept."""
         if self._closing is not None:
-            self._closing.join(timeout)
+            limit = math.inf if timeout is None else time.monotonic() + timeout
+            while self._closing.is_alive() and (left := limit - time.monotonic()) > 0:
+                self._closing.join(min(WAIT_SECONDS, left))
+                if timeout is None:
+                    deferred.check()
             self._print()
 
     def _recall(self, count: int) -> None:
