@@ -12,6 +12,7 @@ import dis
 import functools
 import sys
 import sysconfig
+import traceback
 from types import FrameType, TracebackType
 from typing import NamedTuple, NoReturn
 
@@ -28,19 +29,29 @@ _CALLERS = frozenset(
 _RAISE = dis.opmap["RAISE_VARARGS"]
 
 
-def without_ours(traceback: TracebackType | None, *, interrupted: bool = False) -> TracebackType | None:
+def without_ours(trace: TracebackType | None, *, interrupted: bool = False) -> TracebackType | None:
     """Return a traceback without the frames of this package, and of what only works for it.
 
     Args:
-        traceback: of an exception.
+        trace: of an exception.
         interrupted: whether that is an interrupt, which comes anywhere: also in a library that the package called.
     """
-    entries = [entry for entry, ours in _marked(traceback, libraries=interrupted) if not ours]
+    entries = [entry for entry, ours in _marked(trace, libraries=interrupted) if not ours]
     shown: TracebackType | None = None
     for entry in reversed(entries):
         same = shown is entry.tb_next
         shown = entry if same else TracebackType(shown, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
     return shown
+
+
+def in_words(error: BaseException) -> tuple[str, str]:
+    """Return the message of an exception, and its traceback as text."""
+    try:
+        text = "".join(traceback.format_exception(type(error), error, without_ours(error.__traceback__)))
+        return "" + str(error), text  # of str itself, which the wire insists on
+    except Exception as broken:  # a user's __str__ may raise
+        told = f"<{type(error).__name__} whose message raised {type(broken).__name__}>"
+        return told, told
 
 
 def tidy(error: BaseException) -> None:
@@ -93,7 +104,7 @@ class _Hidden:
     def __enter__(self) -> None:
         """Nothing to prepare."""
 
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None and not _called_by_us(sys._getframe(1).f_back):
             tidy(error)
 
@@ -129,22 +140,22 @@ def _library_folders() -> tuple[str, ...]:
     return tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
-def _marked(traceback: TracebackType | None, *, libraries: bool) -> list[tuple[TracebackType, bool]]:
+def _marked(trace: TracebackType | None, *, libraries: bool) -> list[tuple[TracebackType, bool]]:
     """Return the entries of a traceback, and of each whether it is the package's.
 
     Args:
-        traceback: of an exception.
+        trace: of an exception.
         libraries: whether what is in any library counts as the package's where the package has called it.
     """
     found = []
     ours = helps = False
-    while traceback is not None:
-        root = _root(traceback.tb_frame)
-        helper = root in _HELPERS or (libraries and _is_library(traceback.tb_frame))
+    while trace is not None:
+        root = _root(trace.tb_frame)
+        helper = root in _HELPERS or (libraries and _is_library(trace.tb_frame))
         ours = root == _PACKAGE or (helps and helper)
-        helps = ours and traceback.tb_frame.f_globals["__name__"] not in _CALLERS
-        found.append((traceback, ours))
-        traceback = traceback.tb_next
+        helps = ours and trace.tb_frame.f_globals["__name__"] not in _CALLERS
+        found.append((trace, ours))
+        trace = trace.tb_next
     return found
 
 

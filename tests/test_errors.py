@@ -435,6 +435,40 @@ def test_a_frozen_exception_is_noted_and_has_frames(backend: str) -> None:
         assert names(caught.value) == ["freezes"]
 
 
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise LookupError("no words")
+
+
+class Falsy(Exception):
+    def __len__(self) -> int:
+        return 0
+
+
+class Incomparable(Exception):
+    def __eq__(self, other: object) -> bool:
+        raise AssertionError("it was compared")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def raises_both(kind: type[Exception]) -> None:
+    try:
+        raise kind("cause")
+    except kind as cause:
+        raise kind("error") from cause
+
+
+@pytest.mark.parametrize("kind", [Speechless, Falsy, Incomparable])
+@pytest.mark.parametrize("backend", ["processes", "threads", "serial"])
+def test_odd_exceptions_are_raised_as_others(kind: type[Exception], backend: str) -> None:
+    error = raised(lambda: pmap(raises_both, [kind], workers=1, backend=backend))
+    assert type(error) is kind
+    assert names(error)[-1] == "raises_both"
+    assert type(error.__cause__) is kind
+    assert error.__notes__[0].startswith("nbparallel: in task 0 (raises_both(")
+
+
 def test_a_task_error_holds_its_frames_and_text() -> None:
     (failed,) = pmap(inverse, [0], workers=1, on_error="return")
     assert isinstance(failed, TaskError)

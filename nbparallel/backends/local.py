@@ -8,14 +8,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from nbparallel.engine import streams
 from nbparallel.engine.times import Meter, Times, here
 from nbparallel.engine.work import Failure, Payload, Work
-from nbparallel.tracebacks import without_ours
+from nbparallel.tracebacks import in_words, without_ours
 
 #: Outcomes of a long chunk are handed over at this interval, in nanoseconds.
 REPORT_NS = 50_000_000
@@ -98,10 +97,9 @@ def run_chunk(
 
 def failure_of(error: BaseException) -> Failure:
     """Return a failure that holds the exception itself, as it never left this process."""
-    frames = without_ours(error.__traceback__)
-    BaseException.with_traceback(error, frames)
-    text = "".join(traceback.format_exception(type(error), error, frames))
-    return Failure(error, type(error).__qualname__, str(error), text)
+    BaseException.with_traceback(error, without_ours(error.__traceback__))  # past the class: it may be frozen
+    message, text = in_words(error)
+    return Failure(error, type(error).__qualname__, message, text)
 
 
 def caller(function: Callable[..., Any], style: str) -> Callable[[Any], Any]:

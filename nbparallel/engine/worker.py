@@ -36,7 +36,7 @@ from nbparallel.serialize import (
     receive,
     start_afresh,
 )
-from nbparallel.tracebacks import without_ours
+from nbparallel.tracebacks import in_words
 
 #: Finished results of a long chunk are sent at this interval, so that bars move and a crash loses little.
 FLUSH_NS = 50_000_000
@@ -328,18 +328,13 @@ def _dump_each(values: list[Any], first: int, failures: list[Any]) -> list[Buffe
 
 def _describe(error: BaseException) -> dict[str, Any]:
     """Return what the parent needs to know of a failure, as plain data; the exception itself as its own pickle."""
-    frames = without_ours(error.__traceback__)
-    try:
-        text = "".join(traceback.format_exception(type(error), error, frames))
-        message = "" + str(error)  # of str itself, which the wire insists on
-    except Exception as broken:  # a user's __str__ may raise
-        text = message = f"<{type(error).__name__} whose message raised {type(broken).__name__}>"
+    message, text = in_words(error)
     described: dict[str, Any] = {"type": type(error).__qualname__, "message": message, "traceback": text}
     try:
         described["pickle"] = [bytes(segment) for segment in dumps_result(error)]
     except Exception as broken:
         described["unpicklable"] = f"its exception, a {type(error).__qualname__} ({broken}),"
-        described["frames"] = describe(frames)
+        described["frames"] = describe(error.__traceback__)
     return described
 
 
