@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from nbparallel import showing
 from nbparallel.engine.work import Said
+from nbparallel.execution import duration
+from nbparallel.recorded import AtWork
 from nbparallel.run import Run
 
 if TYPE_CHECKING:
@@ -25,6 +27,10 @@ _VIEW = "application/vnd.jupyter.widget-view+json"
 _COUNTS = "{percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 _COUNTS_UP = "{n_fmt} tasks [{elapsed}, {rate_fmt}{postfix}]"
 _TEXT_WIDTH = 80
+#: What each worker does is shown for so many; of more, only how many are at work.
+LANES = 8
+#: A task that takes longer, in seconds, is named.
+LONG_SECONDS = 1.0
 # As JupyterLab shows text, so that nothing moves when the text takes the bar's place.
 _STYLE = (
     "font: var(--jp-code-font-size, 13px)/var(--jp-code-line-height, 1.3) var(--jp-code-font-family, monospace);"
@@ -80,8 +86,8 @@ class NotebookBar(Bar):
         if self._widget is not None:
             self._widget.value = self._html()
         else:
-            text = f"{self._headline}\n{_meter(self._run, ncols=_TEXT_WIDTH)}"
-            self._output.update({"text/plain": text}, raw=True, metadata=METADATA)
+            lines = [self._headline, _meter(self._run, ncols=_TEXT_WIDTH), *_lanes(self._run)]
+            self._output.update({"text/plain": "\n".join(lines)}, raw=True, metadata=METADATA)
 
     def close(self) -> None:
         self.move()
@@ -99,10 +105,11 @@ class NotebookBar(Bar):
         how_far = "" if run.total is None else f' value="{run.completed}" max="{run.total or 1}"'
         colour = "var(--jp-error-color1, #d32f2f)" if run.failures else "var(--jp-brand-color1, #1976d2)"
         counts = _meter(run, bar_format=_COUNTS_UP if run.total is None else _COUNTS)
+        lanes = "<br>".join(_lanes(run))
         return (
             f'<div style="{_STYLE}"><div>{html.escape(self._headline)}</div>'
-            f'<progress{how_far} style="width: 30%; accent-color: {colour}"></progress>'
-            f"<span> {html.escape(counts)}</span></div>"
+            f'<progress{how_far} style="width: 20%; accent-color: {colour}"></progress>'
+            f"<span> {html.escape(counts)}</span><div>{lanes}</div></div>"
         )
 
 
@@ -179,6 +186,22 @@ def _meter(run: Run, **form: Any) -> str:
         postfix=_postfix(run),
         **form,
     )
+
+
+def _lanes(run: Run) -> list[str]:
+    """Return a line for each worker process; where there are too many, one for all."""
+    workers = run.at_work()
+    if len(workers) <= LANES:
+        return [f"pid {each.pid}: {each.done} done{_long_task(each)}" for each in workers]
+    busy = [each for each in workers if each.index is not None]
+    longest = max(busy, key=lambda each: each.seconds, default=None)
+    return [f"{len(busy)} workers at work{_long_task(longest) if longest else ''}"]
+
+
+def _long_task(worker: AtWork) -> str:
+    if worker.index is None or worker.seconds < LONG_SECONDS:
+        return ""
+    return f", at task {worker.index} for {duration(worker.seconds)}"
 
 
 def _postfix(run: Run) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nbparallel.engine.times import Times
@@ -18,6 +19,23 @@ if TYPE_CHECKING:
 
 #: On a cell's output that shows a run, so that programs know it: it is full of times, and `nbval` does not compare it.
 METADATA = {"nbparallel": "run"}
+
+
+@dataclass(frozen=True)
+class AtWork:
+    """What a worker does for a run.
+
+    Attributes:
+        pid: its process.
+        done: how many tasks it has run.
+        index: the task that it is at; `None` if it is at none.
+        seconds: for how long.
+    """
+
+    pid: int
+    done: int
+    index: int | None
+    seconds: float
 
 
 class Recorded(Execution):
@@ -100,6 +118,14 @@ class Recorded(Execution):
             ) from error
         types: Any = {"worker": "Int64", "pid": "Int64", "start": float, "seconds": float}
         return pandas.DataFrame(self.to_dict()).set_index("index").astype(types)
+
+    def at_work(self) -> list[AtWork]:
+        """Return what each worker process has done of it and is at; nothing where the backend does not know."""
+        tasks = self._backend.under_way(self)
+        if tasks is None:
+            return []
+        done = dict(zip(self._records.pids, self._records.counts, strict=False))  # they grow meanwhile
+        return [AtWork(pid, done.get(pid, 0), *tasks.get(pid, (None, 0.0))) for pid in {**done, **tasks}]
 
     def _portrait(self) -> Portrait:
         from nbparallel import advice, machine, pictures, timeline

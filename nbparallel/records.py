@@ -72,10 +72,12 @@ class Records:
 
     Attributes:
         pids: the process of each lane.
+        counts: how many tasks it has run.
     """
 
     def __init__(self) -> None:
         self.pids: list[int] = []
+        self.counts: list[int] = []
         self._lanes: dict[int, int] = {}
         self._rows = bytearray()
         self._each: dict[int, bytes] = {}  # by row
@@ -87,8 +89,10 @@ class Records:
         """Take a report; `origin` is when the run began (`time.perf_counter`)."""
         lane = self._lanes.get(times.worker)
         if lane is None:
+            self.counts.append(0)
             self.pids.append(times.pid)
             lane = self._lanes[times.worker] = len(self.pids)
+        self.counts[lane - 1] += count
         began = times.began - origin
         if times.sent == times.began and self._join(lane, first, count, began, times):
             return

@@ -66,6 +66,18 @@ def bar_texts(output: Output) -> list[str]:
     return [line for text in lines for line in text.splitlines() if "[" in line]
 
 
+def lanes(output: Output) -> list[list[str]]:
+    """Return the lines below a cell's widget, without the numbers of processes, each time it moved."""
+    found = []
+    for message in output.messages:
+        value = message["content"].get("data", {}).get("state", {}).get("value")
+        if "comm" in message["msg_type"] and value:
+            below = re.search("<div>([^<>]*(<br>[^<>]*)*)</div></div>$", value)
+            assert below, value
+            found.append([re.sub(r"pid \d+", "pid", line) for line in below[1].split("<br>")])
+    return found
+
+
 def kept(output: Output) -> list[str]:
     """Return what a saved notebook would hold of a cell's bars: the texts of its outputs, after all updates."""
     outputs: dict[object, dict[str, str]] = {}
@@ -101,6 +113,34 @@ def test_a_bar_moves_with_its_tasks(kernel: Kernel) -> None:
         assert kernel.receive(lambda: any(f" {done}/4 " in text for text in bar_texts(kernel.shown_by(cell))))  # noqa: B023
         go(kernel, done)
     assert " 4/4 " in bar_texts(kernel.wait(cell))[-1]
+
+
+def test_each_worker_has_a_lane_and_many_have_one_together(kernel: Kernel) -> None:
+    kernel.run("usual, bars.LONG_SECONDS = bars.LONG_SECONDS, 0")
+    at = r"at task {} for [\d.]+ (µs|ms|s)"
+    for limit, begun, later in (
+        (
+            8,
+            [f"pid: 0 done, {at.format(x)}" for x in (0, 1)],
+            [f"pid: 0 done, {at.format(0)}", f"pid: 1 done, {at.format(2)}"],
+        ),
+        (1, ["2 workers at work, " + at.format("[01]")], ["2 workers at work, " + at.format(0)]),
+    ):
+        kernel.run(f"bars.LANES = {limit}")
+        cell = kernel.send("x = pmap(waits, range(3), chunksize=1, progress=True)")
+
+        def shown(expected: list[str], cell: str = cell) -> bool:
+            found = map(sorted, lanes(kernel.shown_by(cell)))
+            return any(len(each) == len(expected) and all(map(re.fullmatch, expected, each)) for each in found)
+
+        assert kernel.receive(lambda: shown(begun))  # noqa: B023
+        go(kernel, 1)
+        assert kernel.receive(lambda: shown(later))  # noqa: B023
+        go(kernel, 0, 2)
+        assert "pid" not in "".join(kept(kernel.wait(cell)))
+        for x in range(3):
+            (kernel.folder / f"go {x}").unlink()
+    kernel.run("bars.LANES, bars.LONG_SECONDS = 8, usual")
 
 
 def test_an_unknown_total_counts_up(kernel: Kernel) -> None:

@@ -35,6 +35,9 @@ class ProcessesBackend(Shipping):
     def cancel(self, work: Work, *, abort: bool) -> None:
         self.engine.cancel(work, abort=abort)
 
+    def under_way(self, work: Work) -> dict[int, tuple[int, float]]:
+        return self.engine.under_way(work)
+
     def shutdown(self, *, abort: bool, wait: bool = True) -> None:
         self.engine.shutdown(abort=abort, wait=wait)
 

@@ -57,6 +57,9 @@ class SerialBackend:
             if not local.is_inside_task():
                 self._finish(work)
 
+    def under_way(self, work: Work) -> None:
+        """It is this process."""
+
     def shutdown(self, *, abort: bool, wait: bool = True) -> None:
         """Nothing to let go."""
 

@@ -85,6 +85,10 @@ class SlotsBackend(ABC):
                 self._skipped.add(work.number)
             self._perform(self._scheduler.cancel(work.number, abort=abort))
 
+    def under_way(self, work: Work) -> None:
+        """Return nothing: a slot tells when it has done a chunk."""
+        return None
+
     def shutdown(self, *, abort: bool, wait: bool = True) -> None:
         """Let the slots go."""
         with self._lock:

@@ -134,6 +134,13 @@ class Connection:
         started = self.process.page.words[STARTED]
         return (time.perf_counter_ns() - started) / 1e9 if started else 0.0
 
+    def task(self, run: int, chunk: Chunk | None) -> tuple[int, float] | None:
+        """Return the task that it runs, and for how many seconds, if that is of a run and of this chunk."""
+        index = self.running
+        if index is None or chunk is None or chunk.run != run or self.chunk != chunk.number:
+            return None
+        return index, self.seconds_running
+
     def cut_short(self) -> CutShort | None:
         """Return the task at which it has ended."""
         chunk, index = self.chunk, self.running

@@ -117,6 +117,12 @@ class Engine:
         with self._lock:
             self._perform(self._scheduler.grow(count))
 
+    def under_way(self, work: Work) -> dict[int, tuple[int, float]]:
+        """Return the task of a run that each worker is at, by its pid, and for how many seconds."""
+        with self._lock:
+            at = [(worker, self._chunk_of(worker)) for worker in self._workers.values()]
+            return {w.process.pid: task for w, chunk in at if (task := w.task(work.number, chunk)) is not None}
+
     def shutdown(self, *, abort: bool, wait: bool = True) -> None:
         """End the workers and the thread.
 

@@ -196,6 +196,9 @@ class Backend(Protocol):
     def cancel(self, work: Work, *, abort: bool) -> None:
         """Drop what has not begun; with `abort`, end what has, where the backend can."""
 
+    def under_way(self, work: Work) -> dict[int, tuple[int, float]] | None:
+        """Return the task that each worker process is at, by its pid, and for how many seconds; `None` if not known."""
+
     def shutdown(self, *, abort: bool, wait: bool = True) -> None:
         """Let the workers go: after their work, or at once; with `wait`, return when they are gone."""
 
