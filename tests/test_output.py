@@ -456,3 +456,27 @@ def test_workers_import_nothing_for_what_is_not_used(kernel: Kernel) -> None:
     assert output.result == "[['logging', 'nbparallel.engine.reports']]" or "'fork'" in str(
         kernel.run("nbparallel.configure().start_method").result
     )
+
+
+def test_what_a_task_prints_and_what_its_programs_write_is_in_order_and_its_own(kernel: Kernel) -> None:
+    kernel.run("""
+        import subprocess
+
+        def mixes(x):
+            for part in "ab":
+                print(x, part, "printed")
+                os.write(1, f"{x} {part} written\\n".encode())
+                subprocess.run(["echo", f"{x} {part} by echo"], check=True)
+            os.write(1, f"{x} at last".encode())  # without a newline
+            return x
+    """)
+    for options in ("chunksize=1", "chunksize=4"):
+        kernel.run(f"pmap(mixes, range(8), output='collect', {options})")
+        kept = kernel.run("print('|'.join(last_run().output))").stdout
+        expected = [
+            "".join(f"{x} {part} {how}\n" for part in "ab" for how in ("printed", "written", "by echo"))
+            + f"{x} at last"
+            for x in range(8)
+        ]
+        assert kept == "|".join(expected) + "\n"
+        assert kernel.run("last_run().output.outside").result == "''"

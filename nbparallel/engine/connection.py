@@ -59,6 +59,7 @@ class Connection:
                 self._written.register(output, select.POLLIN)
         self._decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in process.outputs]
         self._lines = ["" for _ in process.outputs]  # begun, and not ended yet
+        self._writers = [-1 for _ in process.outputs]  # the tasks that have begun them
 
     # ---- to the worker ----
 
@@ -171,6 +172,12 @@ class Connection:
         else:
             work.write(index, said)
 
+    def say(self, work: Work | None, index: int, said: Said) -> None:
+        """Hand on what the worker says itself, after what it wrote before."""
+        if any(self._lines):
+            self._hand_on_rest()
+        self.write(work, index, said)
+
     def adopt(self, work: Work) -> None:
         """Let a run have what is written without one."""
         self.work = work
@@ -185,35 +192,50 @@ class Connection:
         Returns:
             False once the worker has closed it.
         """
-        data = None
-        # Twice empties a pipe; a program that never stops writing must not keep the manager here.
-        for _ in range(2):
-            try:
-                data = self.process.outputs[position].read()
-            except BlockingIOError:
-                break
-            self._lines[position] += self._decoders[position].decode(data, final=not data)
-        self._hand_on(position, rest=data == b"")
-        return data != b""
+        # Before reading: the task that has written waits to be read (`relay.await_reader`), and is this one still.
+        running = self.running
+        return self._read(position, -1 if running is None else running)
 
-    def relay_outputs(self) -> None:
-        """Hand on all that was written to the descriptors, as a chunk or the worker ends."""
+    def relay_outputs(self, index: int | None = None) -> None:
+        """Hand on all that was written to the descriptors, as tasks or the worker end.
+
+        Args:
+            index: the last of those tasks; by default that which still runs.
+        """
+        if index is None:
+            index = -1 if self.running is None else self.running
         # One look at both, as mostly there is nothing.
         if self._written is None or self._written.poll(0):
             for position in range(len(self.process.outputs)):
-                self.relay_output(position)
+                # Twice empties a pipe; a program that never stops writing must not keep the manager here.
+                for _ in range(2):
+                    self._read(position, index)
         if any(self._lines):
-            for position in range(len(self.process.outputs)):
-                self._hand_on(position, rest=True)
+            self._hand_on_rest()
+
+    def _read(self, position: int, index: int) -> bool:
+        try:
+            data = self.process.outputs[position].read()
+        except BlockingIOError:
+            return True
+        if self._lines[position] and self._writers[position] != index:
+            self._hand_on(position, rest=True)
+        if not self._lines[position]:
+            self._writers[position] = index
+        self._lines[position] += self._decoders[position].decode(data, final=not data)
+        self._hand_on(position, rest=not data)
+        return bool(data)
+
+    def _hand_on_rest(self) -> None:
+        for position in range(len(self.process.outputs)):
+            self._hand_on(position, rest=True)
 
     def _hand_on(self, position: int, *, rest: bool) -> None:
         text = self._lines[position]
         end = len(text) if rest or len(text) > _LINE_CHARACTERS else text.rfind("\n") + 1
         if end:
             self._lines[position] = text[end:]
-            running = self.running
-            said = Said(("stdout", "stderr")[position], text[:end])
-            self.write(self.work, -1 if running is None else running, said)
+            self.write(self.work, self._writers[position], Said(("stdout", "stderr")[position], text[:end]))
 
 
 class Initializer:

@@ -421,6 +421,7 @@ class Engine:
             self._lost(worker)
 
     def _on_output(self, worker: Connection, position: int, _: int) -> None:
+        self._on_socket(worker, selectors.EVENT_READ)  # what was said before
         if worker.work is not None:
             self._lock.touch(worker.work)
         if worker.number in self._workers and not worker.relay_output(position):
@@ -432,7 +433,7 @@ class Engine:
             self._perform(self._scheduler.ready(worker.number))
         elif kind == "said":
             work = self._works.get(details[0], worker.work)
-            hear(details, segments, functools.partial(worker.write, work))
+            hear(details, segments, functools.partial(worker.say, work))
             if work is not None:
                 self._lock.touch(work)
         elif kind == "done":
@@ -447,7 +448,7 @@ class Engine:
     def _on_done(self, worker: Connection, segments: list[bytearray], *details: Any) -> None:
         chunk, run, first, count, measured, described, last = details
         times = worker.ledger.reported(chunk, measured, segments, last=last)
-        worker.relay_outputs()  # what the tasks wrote comes before what they returned
+        worker.relay_outputs(first + count - 1)  # what the tasks wrote comes before what they returned
         failures = {index: load_failure(failure) for index, failure in described}
         values, failures = load_values(segments, first, count, failures)
         self._settle(self._works[run], first, values, failures, times)

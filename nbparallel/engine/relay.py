@@ -1,7 +1,7 @@
 """A worker's way to say things: ``sys.stdout`` and ``sys.stderr`` in whole lines, and what `reports` makes.
 
 All goes to the parent with the task that said it. What is written to the descriptors themselves, by C code or a
-subprocess, takes another way: the parent reads those.
+subprocess, takes another way: the parent reads those, and is waited for, so that all stays in order.
 Called by `worker`; what is to be said once, by the front and, in the parent, by those that receive it.
 """
 
@@ -12,8 +12,10 @@ import io
 import os
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from nbparallel.engine.wire import Buffer, Channel
 from nbparallel.interrupts import uncut
@@ -90,6 +92,7 @@ class _Stream(io.TextIOBase):
 
     def _send(self, text: str) -> None:
         assert self._channel is not None
+        await_reader()
         self._channel.send(("said", run, task, self._kind, text, ""))
 
     def leave_channel(self) -> None:
@@ -121,6 +124,65 @@ def _leave_channel() -> None:
         stream.leave_channel()
 
 
+# ---- the order of what is said and of what is written to the descriptors -------------------------------------------
+
+#: How long a reader is waited for, in seconds: it is there at once, unless a program never stops writing.
+_READER_SECONDS = 0.02
+_PAUSE_SECONDS = 0.0001
+#: A task that takes less than this, in nanoseconds, hardly writes by C code or a program: looking would cost it more.
+_NOTICEABLE_NS = 50_000
+_is_unread: Callable[[int], bool] | None = None
+
+
+def watch_descriptors() -> None:
+    """Have descriptors 1 and 2 watched, which are pipes to the parent, where the system tells what is in a pipe."""
+    global _is_unread
+    if sys.platform == "linux":
+        _is_unread = _look_into_pipe
+
+
+def _look_into_pipe(fd: int) -> bool:
+    import fcntl
+    import termios
+
+    try:
+        return any(fcntl.ioctl(fd, termios.FIONREAD, b"\0\0\0\0"))
+    except OSError:  # the task has closed it, or put something else there
+        return False
+
+
+def await_reader() -> None:
+    """Wait until the parent has read what was written to the descriptors."""
+    if _is_unread is None:
+        return
+    for fd in (1, 2):
+        limit = None
+        while _is_unread(fd):
+            now = time.monotonic()
+            limit = limit or now + _READER_SECONDS
+            if now > limit:
+                break
+            time.sleep(_PAUSE_SECONDS)
+
+
+def awaited(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a task's call that lasts until what it has written is read, so that it is known as its own."""
+    if _is_unread is None:
+        return call
+
+    def call_and_wait(*args: Any) -> Any:
+        began = time.perf_counter_ns()
+        try:
+            return call(*args)
+        finally:
+            if time.perf_counter_ns() - began > _NOTICEABLE_NS:
+                await_reader()
+
+    return call_and_wait
+
+
+# ---- what is said once ----------------------------------------------------------------------------------------------
+
 _said: set[str] = set()
 
 
@@ -148,6 +210,7 @@ def report(kind: str, text: str, segments: Sequence[Buffer], *, once: bool = Fal
         once: whether each run tells it once, whichever worker is first.
     """
     if _channel is not None:
+        await_reader()
         _channel.send(("said", run, task, kind, text, "run" if once else ""), segments)
     else:  # a child that a task has forked writes to the descriptors
         (sys.stdout if kind == "display" else sys.stderr).write(text)

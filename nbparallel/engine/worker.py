@@ -41,6 +41,9 @@ from nbparallel.tracebacks import in_words
 #: Finished results of a long chunk are sent at this interval, so that bars move and a crash loses little.
 FLUSH_NS = 50_000_000
 
+#: Up to so many tasks each is waited for until what it wrote to the descriptors is read; more are tiny.
+SMALL_CHUNK = 256
+
 _active = False
 
 
@@ -76,6 +79,7 @@ def main_forked(descriptor: int, page: Page, parent: int) -> None:
 def _live(sock: socket.socket, page: Page, parent: int) -> NoReturn:
     """Run a worker's life, to the end of its process."""
     code = 1
+    relay.watch_descriptors()
     try:
         serve(sock, page.words, parent)
         code = 0
@@ -203,6 +207,8 @@ class _Worker:
         call = _caller(function, chunk.style)
         if chunk.seed is not None:
             call = streams.seeded(call, chunk.seed)
+        if chunk.count <= SMALL_CHUNK:
+            call = relay.awaited(call)
         clock = time.perf_counter_ns
         skip = skip_slot(chunk.run)
         due = clock() + FLUSH_NS
