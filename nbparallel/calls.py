@@ -124,7 +124,7 @@ class Calls:
         if not future.running() and not future.set_running_or_notify_cancel():
             del self._waiting[start]
             return None
-        return Payload(call.prepared, [call.item])
+        return Payload(call.prepared, [call.item], call.context)
 
     def settle(self, first: int, values: Sequence[Any], failures: dict[int, Failure], seconds: float) -> None:
         for index, value in enumerate(values, first):

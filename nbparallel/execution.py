@@ -347,7 +347,7 @@ class Execution:
 
     def payload(self, start: int, stop: int) -> Payload | None:
         """Return tasks to execute."""
-        return Payload(self._prepared, self._inputs.items(start, stop))
+        return Payload(self._prepared, self._inputs.items(start, stop), self._context)
 
     def settle(self, first: int, values: Sequence[Any], failures: dict[int, Failure], seconds: float) -> None:
         """Take outcomes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import subprocess
 import sys
@@ -67,7 +68,7 @@ class FakeWork:
         self.finished = threading.Event()
 
     def payload(self, start: int, stop: int) -> Payload:
-        return Payload(self.unit, self.items[start:stop])
+        return Payload(self.unit, self.items[start:stop], contextvars.copy_context())
 
     def settle(self, first: int, values: Sequence[Any], failures: dict[int, Failure], seconds: float) -> None:
         for index, value in enumerate(values, first):

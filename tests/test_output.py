@@ -33,6 +33,7 @@ CALLS = {
     "Executor.map": "e = Executor(2); list(e.map({name}, range(6)))",
     "Executor.submit": "e = Executor(2); [f.result() for f in [e.submit({name}, x) for x in range(6)]]",
     "pathos": "pmap({name}, range(6), backend='pathos')",
+    "serial": "pmap({name}, range(6), backend='serial')",
 }
 
 
@@ -480,3 +481,21 @@ def test_what_a_task_prints_and_what_its_programs_write_is_in_order_and_its_own(
         ]
         assert kept == "|".join(expected) + "\n"
         assert kernel.run("last_run().output.outside").result == "''"
+
+
+def test_what_threads_print_in_the_background_belongs_to_the_cell_that_started_them(kernel: Kernel) -> None:
+    kernel.run("""
+        def announces(x):
+            while not (folder / "go").exists():
+                time.sleep(0.002)
+            print("announced")
+            display(x)
+            return x
+    """)
+    started = kernel.send("background = pmap_async(announces, range(2), backend='threads')")
+    kernel.wait(started)
+    last = kernel.run("(folder / 'go').touch(); background.result()")
+    assert kernel.receive(lambda: len(kernel.shown_by(started).displays) == 2)
+    assert kernel.shown_by(started).stdout.count("announced") == 2
+    assert (last.stdout, last.displays, last.result) == ("", [], "[0, 1]")
+    kernel.run("(folder / 'go').unlink()")

@@ -1,4 +1,7 @@
-"""No parallelism: each task runs at once, in the thread that offers it. For debugging, comparison and nested maps."""
+"""No parallelism: each task runs at once, in the thread that offers it. For debugging, comparison and nested maps.
+
+Tasks print, log and display by themselves, as the cell does, so in the order of the input.
+"""
 
 from __future__ import annotations
 

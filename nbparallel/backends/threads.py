@@ -1,7 +1,8 @@
 """Threads of this process: for tasks that wait (files, network) or release the GIL (NumPy), with nothing to pickle.
 
 What threads share they share here too: a task that crashes takes the notebook along, one that runs can't be ended, the
-lines that tasks print at the same time may mix, and a seed reaches only `rng`.
+lines that tasks print at the same time may mix, and a seed reaches only `rng`. Context variables are the caller's, so
+that what tasks print and display belongs to the calling cell.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class ThreadsBackend(SlotsBackend):
         def wanted() -> bool:
             return work.number not in self._skipped
 
-        count, seconds = local.run_chunk(work, payload, chunk.start, report, wanted, "thread", number)
+        context = payload.context.copy()  # one can't be entered twice at a time
+        count, seconds = context.run(local.run_chunk, work, payload, chunk.start, report, wanted, "thread", number)
         with self._lock:
             self._perform(self._scheduler.done(number, chunk.number, count, seconds))
         return True

@@ -64,10 +64,17 @@ class Failure:
 
 @dataclass(frozen=True)
 class Payload:
-    """Tasks to execute: what `Backend.prepare` made of the function, and its inputs."""
+    """Tasks to execute.
+
+    Attributes:
+        function: what `Backend.prepare` made of it.
+        inputs: one a task.
+        context: of whoever called; in it, what tasks of this process print belongs to the calling cell.
+    """
 
     function: Any
     inputs: Sequence[Any]
+    context: contextvars.Context
 
 
 @dataclass(frozen=True, slots=True)
