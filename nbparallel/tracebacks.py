@@ -105,7 +105,10 @@ class _Hidden:
         """Nothing to prepare."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None and not _called_by_us(sys._getframe(1).f_back):
+        # A generator that is dropped shows nothing; at the interpreter's end there is no `sys` any more to ask.
+        if error is None or isinstance(error, GeneratorExit):
+            return
+        if not _called_by_us(sys._getframe(1).f_back):
             tidy(error)
 
 
