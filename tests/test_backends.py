@@ -104,6 +104,19 @@ def makes_lock(x: int) -> Any:
     return threading.Lock() if x == 1 else x
 
 
+class Stubborn:
+    """Can be pickled, and not rebuilt."""
+
+    def __setstate__(self, state: object) -> None:
+        raise ValueError("no load here")
+
+
+def makes_stubborn(x: int) -> Any:
+    made = Stubborn()
+    made.__dict__["x"] = x
+    return made if x == 13 else (x,)
+
+
 def scale(array: Any) -> Any:
     array *= 2
     return array
@@ -337,6 +350,13 @@ def test_a_task_that_ends_its_worker_fails_alone(isolated: str, task: Any, code:
     with pytest.raises(WorkerCrashed, match=r"task 3 \(\w+\(3\)\)"):
         pmap(task, range(8), **options)
     assert pmap(square, range(5), **options) == [0, 1, 4, 9, 16]
+
+
+def test_a_result_that_can_not_be_rebuilt_fails_alone(isolated: str) -> None:
+    found = pmap(makes_stubborn, range(40), on_error="return", backend=isolated, workers=2, chunksize=10)
+    assert [x for x in found if isinstance(x, tuple)] == [(x,) for x in range(40) if x != 13]
+    assert isinstance(found[13].error, SerializationError)
+    assert "no load here" in str(found[13])
 
 
 # ---- which there are ----

@@ -23,7 +23,7 @@ from nbparallel.engine.relay import is_first
 from nbparallel.engine.times import CutShort, Ledger
 from nbparallel.engine.work import Failure, Said, Work
 from nbparallel.errors import SerializationError
-from nbparallel.serialize import Unit, attempt, dumps_data, explain, is_alive, loads, name_of, rebuild, unit_of
+from nbparallel.serialize import Unit, attempt, dumps_data, explain, is_alive, loads, name_of, rebuild, salvage, unit_of
 
 # A line that is longer is handed on in pieces.
 _LINE_CHARACTERS = 65536
@@ -276,13 +276,19 @@ def input_failure(error: Exception, item: Any, index: int) -> Failure:
 def load_values(
     segments: list[bytearray], first: int, count: int, failures: dict[int, Failure]
 ) -> tuple[Sequence[Any], dict[int, Failure]]:
-    """Rebuild the results of a report, or fail its tasks if that raises."""
+    """Rebuild the results of a report; those tasks fail whose own result raises (a `__setstate__`, say)."""
     try:
         return loads(segments), failures
-    except Exception as error:  # a class whose __setstate__ raises here, say
-        told = f"a result could not be rebuilt in the notebook: {type(error).__name__}: {error}"
-        lost = Failure(SerializationError(told), "SerializationError", told)
-        return [None] * count, {index: failures.get(index, lost) for index in range(first, first + count)}
+    except Exception as error:
+        values: Sequence[Any] = [None] * count
+        lost = dict.fromkeys(range(count), error)
+    with contextlib.suppress(Exception):  # a stream that can't be read at all: no task of its has a result
+        values, lost = salvage(segments)
+    for offset, why in lost.items():
+        told = f"a result could not be rebuilt in the notebook: {type(why).__name__}: {why}"
+        failure = Failure(SerializationError(told), "SerializationError", told)
+        failures.setdefault(first + offset, failure)
+    return values, failures
 
 
 def load_failure(details: dict[str, Any]) -> Failure:

@@ -11,6 +11,7 @@ from nbparallel.serialize.frames import describe, rebuild
 from nbparallel.serialize.modules import stamps
 from nbparallel.serialize.pickler import Buffer, dumps_result, loads
 from nbparallel.serialize.references import DYNAMIC_LOOKUPS, global_names
+from nbparallel.serialize.salvage import salvage
 from nbparallel.serialize.units import (
     Unit,
     attempt,
@@ -44,6 +45,7 @@ __all__ = [
     "name_of",
     "rebuild",
     "receive",
+    "salvage",
     "stamps",
     "start_afresh",
     "unit_of",

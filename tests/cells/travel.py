@@ -4,6 +4,8 @@ Cells in percent format; see `test_behaviour.py`.
 """
 
 # %% setup
+import contextlib
+import io
 import os
 import threading
 
@@ -121,6 +123,30 @@ assert found[2:] == [2, 3]
 assert isinstance(found[1].error, SerializationError), found
 assert "lock" in str(found[1].error)
 assert "its result, a _thread.lock, can't be sent back to the notebook" in str(found[1])
+
+
+# %% so does a result that can't be rebuilt here, whatever travelled with it; no task is run again
+class Temp:
+    def __init__(self, n):
+        self.n = n
+
+    def __setstate__(self, state):
+        raise ValueError("no load here")
+
+
+def makes_temp(x):
+    if 480 <= x < 520:
+        print("at", x)
+    return Temp(x) if x == 500 else (x,)
+
+
+with contextlib.redirect_stdout(io.StringIO()) as told:
+    found = pmap(makes_temp, range(1000), on_error="return")
+assert [x for x in found if isinstance(x, tuple)] == [(x,) for x in range(1000) if x != 500]
+assert isinstance(found[500].error, SerializationError)
+assert "task 500" in str(found[500])
+assert "could not be rebuilt in the notebook: ValueError: no load here" in str(found[500])
+assert sorted(told.getvalue().splitlines()) == [f"at {x}" for x in range(480, 520)]
 
 
 # %% an exception that can't travel fails its task alone, with its words and its traceback
