@@ -12,10 +12,13 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from nbparallel.serialize import weakly
+
 _by_id: dict[str, Callable[[], Any]] = {}
 # Keyed by id(): a metaclass may define __eq__ or __hash__, so the object itself can't be a key.
 _ids: dict[int, tuple[Callable[[], Any], str]] = {}
-_foreign: set[str] = set()  # ids that were made by the other side, which can therefore resolve them
+# Ids that were made by the other side, which can therefore resolve them.
+_foreign: dict[str, Callable[[], Any]] = {}
 
 
 def id_of(obj: Any) -> str:
@@ -44,8 +47,8 @@ def find(key: str) -> Any | None:
 
 def adopt(obj: Any, key: str) -> Any:
     """Record that `obj` was built here for the id `key`, and return it."""
-    _foreign.add(key)
     _remember(obj, key)
+    _foreign[key] = _reference(obj, _foreign, key)
     return obj
 
 
@@ -63,28 +66,27 @@ def resolve(key: str) -> Any:
 
 def inherit() -> None:
     """Mark all that is known as foreign: called in a forked worker, whose parent made it all."""
-    _foreign.update(_by_id)
+    for key, ref in _by_id.items():
+        obj = ref()
+        if obj is not None:
+            _foreign[key] = _reference(obj, _foreign, key)
 
 
 def _remember(obj: Any, key: str) -> None:
-    number = id(obj)
-
-    # The tables are bound early: at interpreter exit the module's own names may be gone before the last class is.
-    def forget(_: Any, foreign: Any = _foreign, by_id: Any = _by_id, ids: Any = _ids) -> None:
-        foreign.discard(key)
-        if by_id.get(key) is ref:
-            del by_id[key]
-        if number in ids and ids[number][0] is ref:
-            del ids[number]
-
-    ref = reference_to(obj, forget)
-    _by_id[key] = ref
-    _ids[number] = (ref, key)
+    _by_id[key] = _reference(obj, _by_id, key)
+    _ids[id(obj)] = (_reference(obj, _ids, id(obj)), key)
 
 
-def reference_to(obj: Any, forget: Callable[[Any], None] | None = None) -> Callable[[], Any]:
+def _reference(obj: Any, table: dict[Any, Any], key: Any) -> Callable[[], Any]:
+    try:
+        return weakly.reference(obj, table, key)
+    except TypeError:
+        return reference_to(obj)
+
+
+def reference_to(obj: Any) -> Callable[[], Any]:
     """Return a weak reference; a strong one to what allows none, such as a type alias or a sentinel with slots."""
     try:
-        return weakref.ref(obj, forget)
+        return weakref.ref(obj)
     except TypeError:
         return lambda: obj

@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nbparallel.serialize import frames, functions, initial, modules, references, tracker
+from nbparallel.serialize import frames, functions, initial, modules, references, tracker, weakly
 from nbparallel.serialize.functions import Reduction
 from nbparallel.serialize.lazy import dill_module
 from nbparallel.serialize.pickler import (
@@ -68,7 +68,7 @@ class _Version:
         self.tracked: list[Callable[[], Any]] = []
         self.snapshot: Snapshot | None = None
         self._unit: weakref.ref[Unit] | None = None
-        _alive[self.number] = self
+        _alive[self.number] = weakly.reference(self, _alive, self.number)
 
     def unit(self) -> Unit:
         unit = None if self._unit is None else self._unit()
@@ -128,9 +128,9 @@ def _sources(files: set[str]) -> dict[str, list[str]]:
 
 # ---- the parent's side --------------------------------------------------------------------------------------------
 
-_alive: weakref.WeakValueDictionary[int, _Version] = weakref.WeakValueDictionary()
+_alive: dict[int, weakref.ref[_Version]] = {}
 _by_object: dict[Any, tuple[weakref.ref[Any], _Version]] = {}
-_by_content: weakref.WeakValueDictionary[bytes, _Version] = weakref.WeakValueDictionary()
+_by_content: dict[bytes, weakref.ref[_Version]] = {}
 
 
 def unit_of(obj: Any) -> Unit:
@@ -149,13 +149,14 @@ def unit_of(obj: Any) -> Unit:
     pickler, stream, buffers = dump_with(_UnitPickler, obj)
     assert isinstance(pickler, _UnitPickler)
     if last is None:
-        last = _by_content.get(stream)
+        same = _by_content.get(stream)
+        last = None if same is None else same()
     if last is None or not _same(last.segments, stream, buffers):
         last = _Version((stream, *(bytearray(view) for view in buffers)))
     last.snapshot = None if pickler.volatile or not is_frozen(obj) else pickler.snapshot
     last.tracked = [tracker.reference_to(tracked) for tracked in pickler.keep.values()]
     unit = last.unit()
-    _by_content[stream] = last
+    _by_content[stream] = weakly.reference(last, _by_content, stream)
     _remember(owner, key, last)
     return unit
 
@@ -175,14 +176,8 @@ def _same(segments: tuple[Buffer, ...], stream: bytes, buffers: Sequence[memoryv
 
 
 def _remember(owner: Any, key: Any, version: _Version) -> None:
-    # The table is bound early: at interpreter exit the module's own names may be gone first.
-    def forget(ref: Any, by_object: Any = _by_object) -> None:
-        known = by_object.get(key)
-        if known is not None and known[0] is ref:
-            del by_object[key]
-
     try:
-        _by_object[key] = (weakref.ref(owner, forget), version)
+        _by_object[key] = (weakly.reference(owner, _by_object, key), version)
     except TypeError:  # no weak references: bound built-in methods, some extension types
         return
 
