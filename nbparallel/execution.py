@@ -185,6 +185,8 @@ class Execution:
             failed = self.failures[min(self.failures)]
             note_task(failed, f"{self.label}: {self.summary()}")
             failed.throw()
+        if self.total is not None and self._done_count == self.total:  # by then there was nothing to end
+            return
         if self._late:
             raise TimeoutError(f"{self.label} is not finished after {self._deadline:g} s: {self.summary()}")
         if self._cancelled:
@@ -204,7 +206,7 @@ class Execution:
         with deferred.lifted():
             self._prepared = self._backend.prepare(self._function)
         if self._deadline is not None:
-            self._timer = threading.Timer(self._deadline, self._pass_deadline)
+            self._timer = threading.Timer(min(self._deadline, threading.TIMEOUT_MAX), self._pass_deadline)
             self._timer.name, self._timer.daemon = f"nbparallel-deadline-{self.label}", True
             self._timer.start()
         if isinstance(self._inputs, IteratorInput):
@@ -289,8 +291,9 @@ class Execution:
             count, self._wanted = self._wanted if room is None else min(self._wanted, room), 0
         before = self._inputs.pulled
         try:
-            # Where the user says how many make a chunk, each is on its way before the input is asked for the next.
-            seconds = PULL_SECONDS if self.chunksize is None else 0.0
+            # Where the user says how many make a chunk, or a worker has none yet, each is on its way before the input
+            # is asked for the next.
+            seconds = PULL_SECONDS if self.chunksize is None and self._offered >= self.width else 0.0
             pulled, last = self._inputs.pull(count, self.chunksize or 1, seconds)
             self._recall(pulled)
         except BaseException as error:
@@ -358,7 +361,7 @@ class Execution:
                 failures = {index: failure for index, failure in failures.items() if index < min(broken)}
         for index, failure in failures.items():
             item = self._inputs.items(index, index + 1)[0]
-            self.failures[index] = task_error(failure, self._function, self.style, index, item)
+            self.failures[index] = task_error(failure, self._function, self.style, index, item, self.seed)
         with self._lock:
             self._store(first, values)
             self._done_count += len(values)

@@ -102,6 +102,14 @@ class Executor(concurrent.futures.Executor):
             batches = super().map(_Batch(fn), chunks, timeout=timeout, **options)
             return _shown(value for batch in batches for value in batch)
 
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, frames: Any) -> bool | None:
+        if kind is None or not issubclass(kind, KeyboardInterrupt):
+            return super().__exit__(kind, error, frames)
+        # Stop: the standard executors would finish all calls first.
+        self._closed = True
+        self._backend.shutdown(abort=True)
+        return None
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls and let the workers go after the last.
 

@@ -5,10 +5,12 @@ Called by `run` and `calls`.
 
 from __future__ import annotations
 
+import functools
 import signal
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from nbparallel.engine import streams
 from nbparallel.engine.memory import in_use
 from nbparallel.engine.work import Failure
 from nbparallel.errors import SerializationError, TaskError, TaskTimeout, WorkerCrashed, short_repr
@@ -17,7 +19,9 @@ from nbparallel.mends import LESS_MEMORY, mend_of
 from nbparallel.serialize import name_of
 
 
-def task_error(failure: Failure, function: Callable[..., Any], style: str, index: int, item: Any) -> TaskError:
+def task_error(
+    failure: Failure, function: Callable[..., Any], style: str, index: int, item: Any, seed: int | None = None
+) -> TaskError:
     """Return the `TaskError` of a failed task.
 
     Args:
@@ -26,6 +30,7 @@ def task_error(failure: Failure, function: Callable[..., Any], style: str, index
         style: how `item` holds its arguments: ``"one"``, ``"star"`` or ``"call"``.
         index: the task's place in the input.
         item: its input.
+        seed: the run's.
     """
     args, kwargs = _arguments(style, item)
     what = f"task {index} ({name_of(function)}({_shown(args, kwargs)}))"
@@ -33,7 +38,7 @@ def task_error(failure: Failure, function: Callable[..., Any], style: str, index
         "index": index,
         "input": args,
         "traceback": failure.traceback,
-        "call": lambda: function(*args, **kwargs),
+        "call": functools.partial(_call_again, function, args, kwargs, seed, index),
     }
     if failure.crashed:
         if failure.limit is not None:
@@ -57,6 +62,14 @@ def task_error(failure: Failure, function: Callable[..., Any], style: str, index
         _add_note(error, mend)
     known["error"] = error
     return TaskError(told, **known)
+
+
+def _call_again(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], seed: int | None, index: int
+) -> Any:
+    if seed is None:
+        return function(*args, **kwargs)
+    return streams.seeded(lambda _: function(*args, **kwargs), seed, "borrowed")(None, index)
 
 
 def note_task(failed: TaskError, summary: str = "") -> None:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import operator
 import os
+import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from nbparallel.checkpoints import Checkpoint
 
 #: How long an interrupted map waits for its workers to be gone, in seconds.
-STOP_SECONDS = 0.8
+STOP_SECONDS = 0.7
 
 ExceptionTypes = type[BaseException] | tuple[type[BaseException], ...]
 
@@ -69,7 +70,7 @@ def pmap(
         timeout: seconds that one task may take, from its own start; then its worker is ended, and it alone fails.
         deadline: seconds that the whole map may take; then it ends as if interrupted.
         retries: how often a task is run again that failed, or whose worker died or ran out of time.
-        retry_on: the exceptions after which it is; by default any.
+        retry_on: the exceptions after which it is; by default any. Deaths and time limits always count.
         on_error: ``"raise"`` raises the first failed task's own exception, once the running tasks have settled;
             ``"return"`` puts a `TaskError` in each failed task's place.
         seed: makes random numbers the same for any number of workers and any chunk size: task i draws from stream i
@@ -220,9 +221,10 @@ def finish(run: Run, *, ordered: bool = True, shown: config.Progress = False) ->
         except BaseException:
             # An interrupt, or an error on the way: nothing may go on unseen.
             if run.cancel():
+                limit = time.monotonic() + STOP_SECONDS
                 with contextlib.suppress(TimeoutError):  # a thread's task can't be ended, and may take long
                     run.drive(lambda: run.done, STOP_SECONDS, interruptible=False)
-                    run.wait_until_kept(STOP_SECONDS)
+                    run.wait_until_kept(max(0.0, limit - time.monotonic()))
             deferred.forget()
             raise
     return run.result() if ordered else list(run.as_completed())

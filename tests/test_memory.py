@@ -105,18 +105,19 @@ def test_small_workers_are_not_ended_for_what_others_hold(machine):
 
 
 @pytest.mark.parametrize(
-    ("thresholds", "short", "victim"),
+    ("given", "short", "victim"),
     [
         (Thresholds(None, None), False, None),
         (Thresholds(None, 0.95), False, 1),
         (Thresholds(0.85, None), True, None),
         (Thresholds(0.98, 0.99), False, None),
         (Thresholds(0.5, 0.96), True, 1),
+        (Thresholds(0.1, 0.15), True, 1),
     ],
 )
-def test_the_thresholds_are_settings(machine, thresholds, short, victim):
-    memory.set_thresholds(thresholds)
-    machine.used, machine.sizes = 970, {1: 800}
+def test_the_thresholds_are_settings(machine, given, short, victim):
+    memory.set_thresholds(given)
+    machine.used, machine.sizes = 970, {1: 60}
     look = Guard().look([1], active=True)
     assert (look.short, look.victim) == (short, victim)
     assert bool(look.news) == short

@@ -117,6 +117,20 @@ def test_an_executor_is_usable_after_an_interrupt(kernel: Kernel) -> None:
     kernel.run("executor._backend.shutdown(abort=True); executor.shutdown()")
 
 
+def test_an_executor_in_a_with_statement_ends_with_its_cell(kernel: Kernel) -> None:
+    begun = interrupt(
+        kernel,
+        """
+        with Executor(2) as executor:
+            futures = [executor.submit(sleeps, x) for x in range(1, 5)]
+            [future.result() for future in futures]
+        """,
+    )
+    assert are_over(kernel, begun)
+    assert kernel.run("all(future.done() for future in futures)").result == "True"
+    assert tasks(kernel, "begun") == begun  # those that waited were not begun
+
+
 @pytest.mark.parametrize("backend", ["pathos", "serial"])
 def test_other_backends_are_interrupted_too(kernel: Kernel, backend: str) -> None:
     interrupt(kernel, f"pmap(sleeps, range(6), chunksize=1, backend={backend!r})", begun=1)

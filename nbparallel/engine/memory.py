@@ -22,6 +22,8 @@ _SHORTEST_LOOK_SECONDS = 0.02
 _FILL_RATE = 2e9
 # A worker that is idle is let go when it holds more than this share of the limit, while memory is short.
 _HEAVY_SHARE = 0.02
+# Where the workers together hold less than this share of the limit, none is ended for what others fill it with.
+_WORTH_SHARE = 0.05
 # A shortage is told again only once the use has been so far below its threshold: it may hover there.
 _TOLD_MARGIN = 0.05
 # Figures of the machine that are older, in seconds, say nothing of a worker's end.
@@ -162,11 +164,11 @@ class Guard:
         )
 
     def _victim(self, own: dict[int, int], use: MemoryUse, thresholds: Thresholds) -> int | None:
-        """Return the process to end: the largest, where the workers hold at least what is to stay free."""
+        """Return the process to end: the largest, where they hold enough for that to help."""
         stop = thresholds.stop
         if stop is None or use.share <= stop or not own or any(pid in self._stopped for pid in own):
             return None  # one that is on its end already may be enough
-        if sum(own.values()) < (1 - stop) * use.limit:
+        if sum(own.values()) < _WORTH_SHARE * use.limit:
             return None  # others fill the memory: ending small workers one by one would mend nothing
         victim = max(own, key=lambda pid: own[pid])
         self._stopped[victim] = (use, stop)

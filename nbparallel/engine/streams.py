@@ -24,6 +24,8 @@ class _Current(threading.local):
 
 
 _current = _Current()
+# The states that this worker had before the first task with a seed, while there are such tasks.
+_own: tuple[Any, Any] | None = None
 
 
 def rng() -> numpy.random.Generator:
@@ -64,12 +66,16 @@ def seeded(call: Callable[[Any], Any], seed: int, scope: str = "process") -> Cal
     Args:
         call: a function of one item.
         seed: the run's.
-        scope: ``"process"`` sets the global generators, which are this worker's own; ``"borrowed"`` sets them and puts
-            back what was there, as the notebook's draws go on afterwards; ``"thread"`` leaves them alone, as threads
-            share them: only `rng` is seeded.
+        scope: ``"process"`` sets the global generators of this worker, until `unseed`; ``"borrowed"`` sets them and
+            puts back what was there, as the notebook's draws go on afterwards; ``"thread"`` leaves them alone, as
+            threads share them: only `rng` is seeded.
     """
+    global _own
     with contextlib.suppress(ImportError):  # a task that imports it must find its global state seeded
         import numpy  # noqa: F401
+
+    if scope == "process" and _own is None:
+        _own = _states()
 
     def with_stream(item: Any, index: int) -> Any:
         saved = _states() if scope == "borrowed" else None
@@ -84,6 +90,14 @@ def seeded(call: Callable[[Any], Any], seed: int, scope: str = "process") -> Cal
                 _restore(saved)
 
     return with_stream
+
+
+def unseed() -> None:
+    """Go on with a worker's own random states, after tasks that had a seed."""
+    global _own
+    if _own is not None:
+        own, _own = _own, None
+        _restore(own)
 
 
 def _seed_globals(seed: int, index: int) -> None:
@@ -103,6 +117,8 @@ def _restore(states: tuple[Any, Any]) -> None:
     numpy = sys.modules.get("numpy")
     if numpy is not None and states[1] is not None:
         numpy.random.set_state(states[1])
+    elif numpy is not None:  # imported since
+        numpy.random.seed()
 
 
 def reseed() -> None:

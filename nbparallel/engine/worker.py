@@ -205,7 +205,9 @@ class _Worker:
                 self._report_unloadable(chunk, error)
             return
         call = _caller(function, chunk.style)
-        if chunk.seed is not None:
+        if chunk.seed is None:
+            streams.unseed()
+        else:
             call = streams.seeded(call, chunk.seed)
         if chunk.count <= SMALL_CHUNK:
             call = relay.awaited(call)

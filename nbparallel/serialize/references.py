@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from nbparallel.serialize import modules
+from nbparallel.serialize import modules, weakly
 
 _GLOBAL_OPS = frozenset(
     dis.opmap[name]
@@ -24,8 +24,8 @@ _GLOBAL_OPS = frozenset(
 # Functions through which any global can be reached by a name that only exists at run time.
 DYNAMIC_LOOKUPS = frozenset({"globals", "eval", "exec", "vars"})
 
-# The names, and how many of them are sure.
-_cache: weakref.WeakKeyDictionary[CodeType, tuple[tuple[str, ...], int]] = weakref.WeakKeyDictionary()
+# By id: the code, the names, and how many of them are sure.
+_cache: dict[int, tuple[weakref.ref[CodeType], tuple[str, ...], int]] = {}
 
 
 def walk_code(code: CodeType) -> Iterator[CodeType]:
@@ -52,8 +52,8 @@ def guessed_names(code: CodeType) -> tuple[str, ...]:
 
 
 def _names(code: CodeType) -> tuple[tuple[str, ...], int]:
-    known = _cache.get(code)
-    if known is None:
+    known = _cache.get(id(code))
+    if known is None or known[0]() is not code:
         found: dict[str, None] = {}
         for part in walk_code(code):
             for instruction in dis.get_instructions(part):
@@ -65,8 +65,8 @@ def _names(code: CodeType) -> tuple[tuple[str, ...], int]:
                 for const in part.co_consts:
                     if isinstance(const, str) and const.isidentifier():
                         found[const] = None
-        known = _cache[code] = (tuple(found), sure)
-    return known
+        known = _cache[id(code)] = (weakly.reference(code, _cache, id(code)), tuple(found), sure)
+    return known[1:]
 
 
 def referenced_globals(function: FunctionType) -> dict[str, Any]:

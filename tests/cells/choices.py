@@ -132,6 +132,67 @@ assert pid != pid2
 assert one != one2
 assert other != other2
 
+# %% a seed ends with its map: the next one without draws anew, in each worker
+
+
+def draws_a_while(x):
+    import time
+
+    time.sleep(0.02)  # so that both workers take part
+    return random.random(), float(numpy.random.random())
+
+
+seen = set()
+for _ in range(3):
+    seeded = pmap(draws_a_while, range(4), seed=1, chunksize=1)
+    free = pmap(draws_a_while, range(8), chunksize=1)
+    assert len({*seen, *seeded, *free}) == len(seen) + 12
+    assert seeded == pmap(draws_a_while, range(4), seed=1, workers=1)
+    seen.update(free)
+
+# %% a failed task of a map with a seed draws the same when it is run again here
+
+
+def unlucky(x):
+    raise ValueError(random.random(), float(nbparallel.rng().random()))
+
+
+failed = pmap(unlucky, range(3), seed=5, on_error="return")[2]
+before = random.getstate()
+try:
+    failed.rerun()
+except ValueError as error:
+    assert error.args == failed.error.args
+else:
+    raise AssertionError
+assert random.getstate() == before
+
+# %% items that were read are run, also while the input waits for the next
+import tempfile
+import time
+from pathlib import Path
+
+
+def touches(path):
+    path.touch()
+    return path
+
+
+def waits_for_the_last(folder):
+    last = None
+    for number in range(3):
+        while last is not None and not last.exists():
+            time.sleep(0.002)
+        last = Path(folder, str(number))
+        yield last
+
+
+with tempfile.TemporaryDirectory() as folder:
+    assert len(pmap(touches, waits_for_the_last(folder), deadline=30)) == 3
+
+# %% a deadline may be as far away as you like
+assert pmap(square, range(3), deadline=1e10) == [0, 1, 4]
+
 # %% a label
 assert pmap(square, [1], label="squares") == [1]
 assert last_run().label == "squares"
