@@ -218,7 +218,7 @@ class Run(Recorded):
         """Compute what this run has no result for, and return the results of all tasks, as `pmap` does.
 
         For a run that was interrupted, cancelled, too late, or whose tasks failed: those with a result are not run
-        again. The rest becomes a run of its own, with the same options and a time limit that begins anew, which is
+        again. The others run the same function as before, with the globals as they are now. The rest becomes a run of its own, with the same options and a time limit that begins anew, which is
         then `last_run`. If that is interrupted too, resume it, or this one again.
 
         Returns:
