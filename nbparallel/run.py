@@ -218,8 +218,9 @@ class Run(Recorded):
         """Compute what this run has no result for, and return the results of all tasks, as `pmap` does.
 
         For a run that was interrupted, cancelled, too late, or whose tasks failed: those with a result are not run
-        again. The others run the same function as before, with the globals as they are now. The rest becomes a run of its own, with the same options and a time limit that begins anew, which is
-        then `last_run`. If that is interrupted too, resume it, or this one again.
+        again. The rest becomes a run of its own, which is then `last_run`: with the same function, whose globals are
+        what they are now, the same options, and a time limit that begins anew. If that is interrupted too, resume it,
+        or this one again.
 
         Returns:
             One result per task, those from before included.
