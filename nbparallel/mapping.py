@@ -191,8 +191,13 @@ def pmap_async(
             label=label,
             output=output,
         )
-        run.start(background=True)
-        _last = run
+        with deferred:
+            try:
+                run.start(background=True)
+            except BaseException:  # an interrupt, say: nobody would have the run to cancel it
+                run.cancel()
+                raise
+            _last = run
         return run
 
 
