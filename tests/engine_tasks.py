@@ -150,6 +150,21 @@ def fork_and_write(index: int) -> int:
     return index
 
 
+def fork_and_leave(how: str) -> int:
+    """Return the exit code of a child that leaves the task in some way."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if how == "raise":
+        raise ValueError("of the child")
+    if how == "exit":
+        sys.exit(9)
+    if how == "exit in words":
+        sys.exit("words of the child")
+    print("the child returns", flush=True)
+    return 0
+
+
 def flood(path: str) -> None:
     """Have a program write without end, and say which by a file."""
     program = subprocess.Popen(["yes"])

@@ -200,6 +200,20 @@ def test_a_child_that_a_task_forks_may_print(engine):
     assert text.count("its end") == 3
 
 
+def test_a_child_that_leaves_its_task_ends_as_a_process_of_its_own(engine):
+    ways = {"return": 0, "exit": 9, "exit in words": 1, "raise": 1}
+    work = run(engine, tasks.fork_and_leave, [*ways, *ways], chunksize=4)
+    assert work.results() == [*ways.values()] * 2
+    assert work.lines(1) == ["the child returns"] * 2
+    told = "".join(work.output[2])
+    assert told.count("words of the child\n") == 2
+    assert told.count("ValueError: of the child\n") == 2
+    assert told.count("in fork_and_leave") == 2
+    assert "nbparallel" not in told.replace("nbparallel/tests", "")
+    with an_engine(engine.start_method, initializer=(tasks.fork_and_leave, ("exit",))) as another:
+        assert run(another, tasks.square, [3]).results() == [9]
+
+
 def test_a_program_that_writes_without_end_can_be_stopped(engine, tmp_path):
     path = tmp_path / "program"
     work = begin(engine, tasks.flood, [str(path)])

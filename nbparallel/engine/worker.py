@@ -84,9 +84,7 @@ def _live(sock: socket.socket, page: Page, parent: int) -> NoReturn:
         serve(sock, page.words, parent)
         code = 0
     except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        if error.code is not None and not isinstance(error.code, int):
-            print(error.code, file=sys.stderr)  # as the interpreter does
+        code = _exit_code(error)
     except (EOFError, ConnectionError):
         # The parent is gone: there is nobody to tell, and exit handlers of the user's modules may wait for it.
         os._exit(1)
@@ -97,6 +95,14 @@ def _live(sock: socket.socket, page: Page, parent: int) -> NoReturn:
     with contextlib.suppress(OSError):
         relay.finish_task()
     os._exit(code)
+
+
+def _exit_code(error: SystemExit) -> int:
+    """Return how a process ends by an exit; one in words is printed, as the interpreter does."""
+    if error.code is None or isinstance(error.code, int):
+        return error.code or 0
+    print(error.code, file=sys.stderr)
+    return 1
 
 
 def serve(sock: socket.socket, words: list[int] | memoryview[int], parent: int) -> None:
@@ -148,6 +154,21 @@ class _Worker:
         hooks.install()
         self._channel = channel
         self._words = words
+        self._pid = os.getpid()
+        if hasattr(os, "register_at_fork"):  # after the relay's, which clears what is done at the end of a task
+            os.register_at_fork(after_in_child=lambda: relay.at_end.append(self._end_if_forked))
+
+    def _end_if_forked(self) -> None:
+        """End a child that a task has forked where it leaves the task: it is no worker."""
+        if os.getpid() == self._pid:
+            return
+        error, code = sys.exc_info()[1], 0
+        if isinstance(error, SystemExit):
+            code = _exit_code(error)
+        elif error is not None:
+            sys.stderr.write(in_words(error)[1])
+            code = 1
+        os._exit(code & 0xFF)
 
     def handle(self, header: tuple[Any, ...], segments: list[bytearray]) -> bool:
         """Act on one message; return False when it was the last."""
@@ -176,7 +197,11 @@ class _Worker:
     def _initialize(self, number: int, segments: list[bytearray]) -> None:
         try:
             call_initializer(number, segments)
+        except SystemExit:
+            self._end_if_forked()
+            raise
         except Exception as error:
+            self._end_if_forked()
             # As in concurrent.futures: a worker whose initializer fails can't be used, and no other would fare better.
             self._channel.send(("initializer failed", _describe(error)))
             sys.exit(1)
@@ -239,6 +264,7 @@ class _Worker:
                 value = call(item) if chunk.seed is None else call(item, index)
                 self._stoppable = 0
             except SystemExit:
+                self._end_if_forked()
                 # sys.exit() in a task ends its worker, as it would end any process; what is done is not lost.
                 self._report(chunk, first, values, failures, meter, last=False)
                 words[TASK] = index + 1
