@@ -12,7 +12,7 @@ from typing import Any
 
 from nbparallel.engine import streams
 from nbparallel.engine.memory import in_use
-from nbparallel.engine.work import Failure
+from nbparallel.engine.work import Failure, how_it_ended
 from nbparallel.errors import SerializationError, TaskError, TaskTimeout, WorkerCrashed, short_repr
 from nbparallel.machine import human_size
 from nbparallel.mends import LESS_MEMORY, mend_of
@@ -97,18 +97,9 @@ def signal_number(name: str) -> int:
 
 
 def _how_it_ended(failure: Failure) -> str:
-    code = failure.exitcode
     if failure.memory is not None and failure.memory.above is not None:
         return f"with pid {failure.pid} was ended to keep the memory from running out,"
-    if code is None:
-        return f"with pid {failure.pid} was lost"
-    if code < 0:
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
-        return f"with pid {failure.pid} was killed by {name}"
-    return f"with pid {failure.pid} ended with exit code {code}"
+    return how_it_ended(failure.pid, failure.exitcode)
 
 
 def _how_much_memory(failure: Failure) -> str:

@@ -268,8 +268,10 @@ def fail() -> None:
     raise ValueError("not today")
 
 
-def exit_at_once() -> None:
+def exit_at_once(how: str) -> None:
     os.write(2, b"before it exits\n")
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
     os._exit(11)
 
 

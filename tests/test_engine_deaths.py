@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -145,11 +146,14 @@ def test_an_initializer_that_raises_ends_the_run_with_its_reason(start_method, w
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_an_initializer_that_exits_ends_the_run(start_method, workers):
-    with an_engine(start_method, initializer=(tasks.exit_at_once, ())) as engine:
+@pytest.mark.parametrize(("how", "end"), [("exit", "ended with exit code 11"), ("kill", "was killed by SIGKILL")])
+def test_an_initializer_that_exits_ends_the_run(start_method, workers, how, end):
+    with an_engine(start_method, initializer=(tasks.exit_at_once, (how,))) as engine:
         work = run(engine, tasks.square, range(8), width=workers)
         assert work.values == {}
         assert work.given_up.crashed
+        told = rf"the worker with pid \d+ {end} while it ran the initializer exit_at_once"
+        assert re.fullmatch(told, work.given_up.message)
         assert "before it exits" in work.lines(2)
 
 

@@ -17,11 +17,11 @@ from typing import Any
 from nbparallel.engine import wire
 from nbparallel.engine.actions import Chunk
 from nbparallel.engine.environment import Environment
-from nbparallel.engine.page import CHUNK, STARTED, TASK, skip_slot
+from nbparallel.engine.page import CHUNK, INITIALIZING, STARTED, TASK, skip_slot
 from nbparallel.engine.process import WorkerProcess
 from nbparallel.engine.relay import is_first
 from nbparallel.engine.times import CutShort, Ledger
-from nbparallel.engine.work import Failure, Said, Work
+from nbparallel.engine.work import Failure, Said, Work, how_it_ended
 from nbparallel.errors import SerializationError
 from nbparallel.serialize import Unit, attempt, dumps_data, explain, is_alive, loads, name_of, rebuild, salvage, unit_of
 
@@ -53,6 +53,7 @@ class Connection:
         self._writer = wire.Writer(process.socket)
         self._sent_units: set[int] = set()
         self._environment: Environment | None = None
+        self._initializer = ""
         self._written = select.poll() if hasattr(select, "poll") else None
         for output in process.outputs:
             if self._written is not None:
@@ -94,6 +95,7 @@ class Connection:
         self._writer.put(wire.encode((*header, stop_on_error, work.seed), segments))
 
     def put_initializer(self, initializer: Initializer) -> None:
+        self._initializer = initializer.name
         self.put_units(initializer.units)
         self._writer.put(wire.encode(("initializer", initializer.function), initializer.segments))
 
@@ -141,6 +143,13 @@ class Connection:
         if index is None or chunk is None or chunk.run != run or self.chunk != chunk.number:
             return None
         return index, self.seconds_running
+
+    def ended_by_initializer(self, code: int | None) -> Failure | None:
+        """Return what is said where the worker's end, with this exit code, came while it ran the initializer."""
+        if not self.process.page.words[INITIALIZING]:
+            return None
+        told = f"the worker {how_it_ended(self.process.pid, code)} while it ran the initializer {self._initializer}"
+        return Failure(None, "WorkerCrashed", told)
 
     def cut_short(self) -> CutShort | None:
         """Return the task at which it has ended."""
@@ -256,6 +265,7 @@ class Initializer:
             raise explain(error, args, dumps_data, "initargs") from error
         self.units[unit.number] = unit
         self.function = unit.number
+        self.name = name_of(function)
         self.segments = [bytes(segment) for segment in segments]
 
 

@@ -473,6 +473,7 @@ class Engine:
         if worker.work is None and self._works:  # an initializer's last words
             worker.adopt(next(iter(self._works.values())))
         at = {"chunk": worker.chunk, "running": worker.running}
+        self._no_start = worker.ended_by_initializer(code) or self._no_start
         cut = worker.cut_short()
         if cut is not None and cut.run in self._works:
             self._works[cut.run].timed(cut.index, 1, cut.times)

@@ -18,6 +18,8 @@ BYTES = 4096
 #: (`time.perf_counter_ns`, which is one clock for all processes of a machine; 0 while it loads the function and the
 #: modules that this needs, which no task's time limit is to pay for).
 CHUNK, TASK, STARTED = 0, 1, 2
+#: Whether it runs the initializer.
+INITIALIZING = 3
 #: From here on the parent writes: the runs of which the worker is to begin no further task, each in its `skip_slot`.
 _SKIP = 256
 

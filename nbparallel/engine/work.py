@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import itertools
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -169,6 +170,19 @@ class Gate:
                     sys.excepthook(*sys.exc_info())
         finally:
             deferred.__exit__()
+
+
+def how_it_ended(pid: int | None, code: int | None) -> str:
+    """Return in words how a worker ended: by an exit code, or by a signal, which is negative."""
+    if code is None:
+        return f"with pid {pid} was lost"
+    if code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        return f"with pid {pid} was killed by {name}"
+    return f"with pid {pid} ended with exit code {code}"
 
 
 class Backend(Protocol):

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from nbparallel import interrupts
 from nbparallel.engine import environment, hooks, relay, streams
-from nbparallel.engine.page import CHUNK, STARTED, TASK, Page, skip_slot
+from nbparallel.engine.page import CHUNK, INITIALIZING, STARTED, TASK, Page, skip_slot
 from nbparallel.engine.times import Meter
 from nbparallel.engine.wire import Buffer, Channel
 from nbparallel.serialize import (
@@ -195,6 +195,7 @@ class _Worker:
         self._stoppable = run
 
     def _initialize(self, number: int, segments: list[bytearray]) -> None:
+        self._words[INITIALIZING] = 1
         try:
             call_initializer(number, segments)
         except SystemExit:
@@ -202,10 +203,12 @@ class _Worker:
             raise
         except Exception as error:
             self._end_if_forked()
+            self._words[INITIALIZING] = 0
             # As in concurrent.futures: a worker whose initializer fails can't be used, and no other would fare better.
             self._channel.send(("initializer failed", _describe(error)))
             sys.exit(1)
         relay.finish_task()
+        self._words[INITIALIZING] = 0
 
     def _run(self, chunk: _Chunk, segments: list[bytearray]) -> None:
         words = self._words

@@ -372,6 +372,16 @@ with Executor(1, broken) as executor:
     assert isinstance(error, concurrent.futures.process.BrokenProcessPool), error
     assert "no licence" in str(error)
 
+
+def leaving():
+    os._exit(5)
+
+
+with Pool(1, leaving) as pool:
+    error = raised(pool.map, square, [1, 2])
+    assert isinstance(error, concurrent.futures.process.BrokenProcessPool), error
+    assert "ended with exit code 5 while it ran the initializer leaving" in str(error)
+
 # %% Executor: its futures are the standard ones
 with Executor(2) as executor:
     assert isinstance(executor, concurrent.futures.Executor)
