@@ -1,7 +1,8 @@
 """What users meet, in each place where they meet it: the cells of `tests/cells`, as they are.
 
 Each file is run in real kernels (whose ``__main__`` has no file, or has one that must never be run again) cell by
-cell, and as a plain script without a guard, from a file and from standard input; under each start method.
+cell, and as a plain script without a guard, from a file and from standard input; under each start method. Where main
+has a file each behaviour is run under one of the methods, by turns; with ``--storm 2`` under all.
 """
 
 from __future__ import annotations
@@ -53,10 +54,25 @@ def read(file: Path) -> list[Behaviour]:
 
 
 BEHAVIOURS = [behaviour for file in FILES for behaviour in read(file)]
-PLACES = [(method, main) for main in ("no file", "a file") for method in METHODS]
 
 
-@pytest.fixture(scope="module", params=PLACES, ids=lambda place: f"{place[0]}, main has {place[1]}")
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "behaviour" not in metafunc.fixturenames:
+        return
+    everywhere = metafunc.config.getoption("--storm") > 1
+    chosen = {
+        f"{method}, main has {main}-{behaviour}": ((method, main), behaviour)
+        for main in ("no file", "a file")
+        for method in METHODS
+        for number, behaviour in enumerate(BEHAVIOURS)
+        if everywhere or main == "no file" or METHODS[number % len(METHODS)] == method
+    }
+    metafunc.parametrize(
+        ("notebook", "behaviour"), list(chosen.values()), ids=list(chosen), indirect=["notebook"], scope="module"
+    )
+
+
+@pytest.fixture(scope="module")
 def notebook(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Kernel, set[Path]]]:
@@ -73,7 +89,6 @@ def notebook(
         assert not witness.exists(), "a worker ran the file of __main__"
 
 
-@pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=str)
 def test_in_a_kernel(notebook: tuple[Kernel, set[Path]], behaviour: Behaviour) -> None:
     kernel, set_up = notebook
     if behaviour.file not in set_up:
