@@ -212,6 +212,33 @@ def fork_and_die(path: str) -> None:
     os._exit(6)
 
 
+class Slow:
+    """Takes long to be rebuilt, in the process that set `GATE`."""
+
+    def __reduce__(self) -> Any:
+        return pass_gate, ()
+
+
+#: Where results are rebuilt: whether one has begun, and whether it may end.
+GATE: tuple[threading.Event, threading.Event] | None = None
+
+
+def pass_gate() -> str:
+    assert GATE is not None
+    begun, may_end = GATE
+    begun.set()
+    assert may_end.wait(30)
+    return "rebuilt"
+
+
+def slow_result(x: int) -> Any:
+    return Slow() if x == 0 else wait_long()
+
+
+def wait_long() -> None:
+    time.sleep(1000)
+
+
 class DiesWhenLoaded:
     def __reduce__(self) -> Any:
         return (os._exit, (8,))

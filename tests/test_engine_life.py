@@ -112,6 +112,24 @@ def test_a_cancelled_run_ends_its_workers_and_leaves_those_of_others(start_metho
         assert run(engine, tasks.square, range(3)).results() == [0, 1, 4]
 
 
+def test_nobody_waits_for_a_result_that_is_slow_to_rebuild(engine, monkeypatch):
+    begun, may_end = threading.Event(), threading.Event()
+    monkeypatch.setattr(tasks, "GATE", (begun, may_end))
+    work = begin(engine, tasks.slow_result, range(4))
+    assert begun.wait(LIMIT)
+    # In a thread, so that one that waits would fail the test and not hang it.
+    stop = threading.Thread(target=engine.cancel, args=(work,), kwargs={"abort": True})
+    stop.start()
+    stop.join(LIMIT / 2)
+    waits = stop.is_alive()
+    other = None if waits else begin(engine, tasks.square, range(4))
+    may_end.set()
+    stop.join()
+    assert not waits
+    assert work.wait().values[0] == "rebuilt"
+    assert other.results() == [0, 1, 4, 9]
+
+
 def test_many_small_runs_in_several_threads(engine):
     def work_through(_: int) -> list[list[int]]:
         return [run(engine, tasks.square, range(turn)).results() for turn in range(30)]

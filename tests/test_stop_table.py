@@ -221,6 +221,36 @@ def test_stop_pressed_again_is_harmless(notebook: Kernel, task: str) -> None:
         next_map_is_right(notebook)
 
 
+def test_a_result_that_is_slow_to_rebuild_is_not_waited_for(notebook: Kernel) -> None:
+    notebook.run("""
+        def rebuild():
+            begun("here")
+            while not (folder / "rebuilt").exists():
+                time.sleep(0.01)
+            return "rebuilt"
+
+        class Slow:
+            def __reduce__(self):
+                return rebuild, ()
+
+        def slow(x):
+            return sleeps(x) if x else Slow()
+    """)
+    cell = notebook.send("pmap(slow, range(4))")
+    assert notebook.receive((notebook.folder / "begun here").exists)
+    notebook.interrupt()
+    output = notebook.shown_by(cell)
+    assert notebook.receive(lambda: output.idle, LIMIT)
+    assert output.error is not None
+    assert output.error.name == "KeyboardInterrupt"
+    take_late_interrupt(notebook)
+    (notebook.folder / "rebuilt").touch()
+    until(lambda: value(notebook, "json.dumps(last_run().done)"), "the run is over")
+    assert value(notebook, "json.dumps([last_run().results[0], last_run().completed])") == ["rebuilt", 1]
+    (notebook.folder / "rebuilt").unlink()
+    next_map_is_right(notebook)
+
+
 def test_another_run_goes_on(notebook: Kernel) -> None:
     notebook.run("""
         def waits(x):

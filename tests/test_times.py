@@ -69,8 +69,8 @@ def test_what_was_sent_is_counted_once():
     ledger = Ledger(3, 77)
     sent = time.perf_counter()
     ledger.sent(5, 1, sent, [b"12345", memoryview(b"678")])
-    first = ledger.reported(5, (time.perf_counter_ns(), 0, 4, 2, 1, b""), [bytearray(9)], last=False)
-    second = ledger.reported(5, (time.perf_counter_ns(), 0, 0, 0, -1, b""), [], last=True)
+    first = ledger.reported(5, (time.perf_counter_ns(), 0, 4, 2, 1, b""), time.perf_counter(), 9, last=False)
+    second = ledger.reported(5, (time.perf_counter_ns(), 0, 0, 0, -1, b""), time.perf_counter(), 0, last=True)
     assert (first.worker, first.pid, first.sent, first.bytes_sent, first.bytes_returned) == (3, 77, sent, 8, 9)
     assert (first.cpu, first.own) == (4e-9, 2e-9)
     assert (second.sent, second.bytes_sent) == (sent, 0)
@@ -82,10 +82,10 @@ def test_a_worker_whose_clock_is_another_has_just_ended(began):
     ledger = Ledger(0, 1)
     sent = time.perf_counter() - 2
     ledger.sent(5, 1, sent, [])
-    times = ledger.reported(5, (began, 1_000_000_000, 0, 0, -1, b""), [], last=True)
+    times = ledger.reported(5, (began, 1_000_000_000, 0, 0, -1, b""), time.perf_counter(), 0, last=True)
     assert times.began + times.seconds == pytest.approx(times.arrived)
     ledger.sent(6, 1, sent, [])
-    late = ledger.reported(6, (began, 10**13, 0, 0, -1, b""), [], last=True)
+    late = ledger.reported(6, (began, 10**13, 0, 0, -1, b""), time.perf_counter(), 0, last=True)
     assert late.began == sent  # at no time before it was sent
 
 

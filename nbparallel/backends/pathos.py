@@ -27,7 +27,8 @@ from typing import Any
 from nbparallel.backends.shipping import Shipping
 from nbparallel.backends.slots import SlotsBackend
 from nbparallel.engine import actions, environment, streams, worker
-from nbparallel.engine.connection import hear, input_failure, load_failure, load_values
+from nbparallel.engine.connection import hear, input_failure
+from nbparallel.engine.outcomes import load
 from nbparallel.engine.page import BYTES, CHUNK, STARTED, TASK, Page, skip_slot
 from nbparallel.engine.times import Ledger
 from nbparallel.engine.wire import Channel, Message
@@ -104,7 +105,7 @@ class PathosBackend(Shipping, SlotsBackend):
             slot.put_news(self._environment, units)
         slot.ledger.sent(chunk.number, chunk.run, began, segments)
         slot.put(_header(work, chunk, payload), segments)
-        for header, buffers in slot.replies():
+        for header, buffers in map(load, slot.replies()):
             with self._lock:
                 self._lock.touch(work)
                 if self._is_last(number, slot, work, header, buffers):
@@ -140,12 +141,11 @@ class PathosBackend(Shipping, SlotsBackend):
             self._perform(self._scheduler.split(number, details[0]))
             return True
         elif kind == "done":
-            chunk, _, first, count, measured, described, last = details
-            times = slot.ledger.reported(chunk, measured, buffers, last=last)
-            failures = {index: load_failure(failure) for index, failure in described}
-            values, failures = load_values(buffers, first, count, failures)
-            self._settle(work, first, values, failures, times)
-            if last:
+            report = details[0]
+            chunk, first, count = report.chunk, report.first, len(report.values)
+            times = slot.ledger.reported(chunk, report.measured, report.arrived, report.weight, last=report.last)
+            self._settle(work, first, report.values, report.failures, times)
+            if report.last:
                 self._perform(self._scheduler.done(number, chunk, count, times.seconds))
                 return True
             self._perform(self._scheduler.progress(number, chunk, range(first, first + count)))

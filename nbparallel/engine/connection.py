@@ -1,14 +1,16 @@
 """The parent's end of one worker: what it was sent, what it sends, and what it writes to its descriptors.
 
-Called by `manager` only, which holds its lock.
+Called by `manager` only, which holds its lock; it receives without, on the one thread that does.
 """
 
 from __future__ import annotations
 
 import codecs
 import contextlib
+import functools
 import os
 import select
+import selectors
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +25,7 @@ from nbparallel.engine.relay import is_first
 from nbparallel.engine.times import CutShort, Ledger
 from nbparallel.engine.work import Failure, Said, Work, how_it_ended
 from nbparallel.errors import SerializationError
-from nbparallel.serialize import Unit, attempt, dumps_data, explain, is_alive, loads, name_of, rebuild, salvage, unit_of
+from nbparallel.serialize import Unit, attempt, dumps_data, explain, is_alive, name_of, unit_of
 
 # A line that is longer is handed on in pieces.
 _LINE_CHARACTERS = 65536
@@ -61,6 +63,49 @@ class Connection:
         self._decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in process.outputs]
         self._lines = ["" for _ in process.outputs]  # begun, and not ended yet
         self._writers = [-1 for _ in process.outputs]  # the tasks that have begun them
+
+    # ---- what the manager waits for ----
+
+    def watch(
+        self,
+        selector: selectors.BaseSelector,
+        on_socket: Callable[[Connection, int], None],
+        on_output: Callable[[Connection, int, int], None],
+        on_exit: Callable[[Connection, int], None],
+    ) -> None:
+        """Have a selector wait for all that can come of the worker, and hand on to whom it concerns then."""
+        self._on_socket = functools.partial(on_socket, self)
+        selector.register(self.process.socket, selectors.EVENT_READ, self._on_socket)
+        for position, output in enumerate(self.process.outputs):
+            selector.register(output, selectors.EVENT_READ, functools.partial(on_output, self, position))
+        if self.process.sentinel is not None:
+            selector.register(self.process.sentinel, selectors.EVENT_READ, functools.partial(on_exit, self))
+
+    def watch_for_room(self, selector: selectors.BaseSelector) -> None:
+        """Have it wait for room in the socket while something is left to send, and only then."""
+        if self.has_unsent != self.writing:
+            self.writing = self.has_unsent
+            mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.writing else 0)
+            selector.modify(self.process.socket, mask, self._on_socket)
+
+    def end(self, grace: float) -> int | None:
+        """Wait so many seconds for the end of the process; return how it ended. Its last output is handed on."""
+        code = self.process.exitcode(grace)
+        if code is None:  # its connection is closed but it lives: nothing it does can reach us any more
+            self.process.kill()
+            code = self.process.exitcode(grace)
+        for output in self.process.outputs:
+            output.settle()
+        self.relay_outputs()
+        return code
+
+    def close(self, selector: selectors.BaseSelector) -> None:
+        """Let go of an ended worker."""
+        for watched in (self.process.socket, *self.process.outputs, self.process.sentinel):
+            with contextlib.suppress(KeyError):  # an output that it had closed
+                if watched is not None:
+                    selector.unregister(watched)
+        self.process.close()
 
     # ---- to the worker ----
 
@@ -281,40 +326,3 @@ def input_failure(error: Exception, item: Any, index: int) -> Failure:
     if not isinstance(error, SerializationError):
         error = explain(error, item, dumps_data, f"the input of task {index}")
     return Failure(error, type(error).__qualname__, str(error))
-
-
-def load_values(
-    segments: list[bytearray], first: int, count: int, failures: dict[int, Failure]
-) -> tuple[Sequence[Any], dict[int, Failure]]:
-    """Rebuild the results of a report; those tasks fail whose own result raises (a `__setstate__`, say)."""
-    try:
-        return loads(segments), failures
-    except Exception as error:
-        values: Sequence[Any] = [None] * count
-        lost = dict.fromkeys(range(count), error)
-    with contextlib.suppress(Exception):  # a stream that can't be read at all: no task of its has a result
-        values, lost = salvage(segments)
-    for offset, why in lost.items():
-        told = f"a result could not be rebuilt in the notebook: {type(why).__name__}: {why}"
-        failure = Failure(SerializationError(told), "SerializationError", told)
-        failures.setdefault(first + offset, failure)
-    return values, failures
-
-
-def load_failure(details: dict[str, Any]) -> Failure:
-    """Rebuild a failure that a worker described."""
-    error: BaseException | None = None
-    unpicklable = details.get("unpicklable", "")
-    if "pickle" in details and not unpicklable:
-        try:
-            error = loads(details["pickle"])
-        except Exception as broken:
-            unpicklable = f"its exception, a {details['type']} (which fails to rebuild: {broken}),"
-    return Failure(
-        error,
-        details["type"],
-        details["message"],
-        details["traceback"],
-        unpicklable,
-        frames=rebuild(details.get("frames")),
-    )

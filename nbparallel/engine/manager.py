@@ -1,7 +1,8 @@
 """The engine of local processes: performs the scheduler's actions and turns messages into its events.
 
 One thread does all waiting and receiving; a caller's thread that submits sends its own chunk where the socket takes it
-at once, which saves a hop. Everything that touches the scheduler holds `_lock`. Called by the `processes` backend.
+at once, which saves a hop. Everything that touches the scheduler holds `_lock`; results are rebuilt without it. Called
+by the `processes` backend.
 
     cell ─ submit ─▶ Scheduler ─ Send ─▶ Connection ──socket──▶ worker ─▶ fn
       ▲                  ▲                                        │
@@ -22,13 +23,15 @@ from typing import Any
 
 from nbparallel import interrupts
 from nbparallel.engine import actions, environment, scheduler
-from nbparallel.engine.connection import Connection, Initializer, hear, input_failure, load_failure, load_values
+from nbparallel.engine.connection import Connection, Initializer, hear, input_failure
 from nbparallel.engine.limits import Limits, Verdict
 from nbparallel.engine.memory import Guard
+from nbparallel.engine.outcomes import Report, load
 from nbparallel.engine.process import WorkerProcess, prepare
 from nbparallel.engine.relay import OWN
 from nbparallel.engine.times import Times
 from nbparallel.engine.waker import Waker
+from nbparallel.engine.wire import Message
 from nbparallel.engine.work import Failure, Gate, Said, Work, settle
 from nbparallel.machine import blas_environment
 from nbparallel.serialize import Unit, dumps_data
@@ -37,6 +40,8 @@ from nbparallel.serialize import Unit, dumps_data
 EXIT_GRACE = 2.0
 # How often, in seconds, workers are looked at where their end can't be waited for (no process descriptors).
 _LOOK_SECONDS = 0.2
+# For so long, in seconds, messages are gathered, to be acted on together.
+_PIECE_SECONDS = 0.005
 
 
 class Engine:
@@ -298,15 +303,13 @@ class Engine:
     def _serve(self) -> None:
         wait: float | None = None
         while True:
-            ready = self._selector.select(wait)
+            for key, mask in self._selector.select(wait):
+                key.data(mask)
             with self._lock:
-                for key, mask in ready:
-                    key.data(mask)
                 self._start_workers()
                 if self._unsent:
                     self._watch_for_room()
-                if self._restless:
-                    self._look_after_workers()
+                ended = self._look_after_workers() if self._restless else []
                 wait = self._end_those_over_their_limits()
                 left = self._look_at_memory()
                 wait = left if wait is None else min(wait, wait if left is None else left)
@@ -315,26 +318,25 @@ class Engine:
                         self._stop(worker)
                     if not self._workers:
                         break
+            for worker in ended:
+                self._lost(worker)
+                wait = 0.0
 
     def _watch_for_room(self) -> None:
         """Wait for room in the sockets of those workers to which something is left to send, and only theirs."""
         for worker in self._unsent:
-            if worker.number in self._workers and worker.has_unsent != worker.writing:
-                worker.writing = worker.has_unsent
-                mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.writing else 0)
-                self._selector.modify(worker.process.socket, mask, functools.partial(self._on_socket, worker))
+            if worker.number in self._workers:
+                worker.watch_for_room(self._selector)
         self._unsent.clear()
 
-    def _look_after_workers(self) -> None:
-        """Look at the workers that are to end, and at those whose end can't be waited for."""
-        for worker in list(self._workers.values()):
+    def _look_after_workers(self) -> list[Connection]:
+        """Look at the workers that are to end; return those that have, of which the selector can't tell."""
+        for worker in self._workers.values():
             if worker.stop_by is not None and time.monotonic() > worker.stop_by:
                 worker.process.kill()
-            if worker.process.sentinel is None and worker.process.exitcode() is not None:
-                self._lost(worker)
-        self._restless = any(
-            worker.process.sentinel is None or worker.stop_by is not None for worker in self._workers.values()
-        )
+        watched = [worker for worker in self._workers.values() if worker.process.sentinel is None]
+        self._restless = bool(watched) or any(worker.stop_by is not None for worker in self._workers.values())
+        return [worker for worker in watched if worker.process.exitcode() is not None]
 
     def _end_those_over_their_limits(self) -> float | None:
         """End workers that are to be; return how long to wait at most until the next look, in seconds."""
@@ -390,14 +392,8 @@ class Engine:
         number = self._next_worker
         self._next_worker += 1
         worker = self._workers[number] = Connection(number, process)
-        watch = functools.partial(self._selector.register, events=selectors.EVENT_READ)
-        watch(process.socket, data=functools.partial(self._on_socket, worker))
-        for position, output in enumerate(process.outputs):
-            watch(output, data=functools.partial(self._on_output, worker, position))
-        if process.sentinel is None:
-            self._restless = True
-        else:
-            watch(process.sentinel, data=functools.partial(self._on_exit, worker))
+        worker.watch(self._selector, self._on_socket, self._on_output, self._on_exit)
+        self._restless = self._restless or process.sentinel is None
         self._scheduler.started(number)
         worker.put_environment(self._environment)
         if self._initializer is not None:
@@ -408,11 +404,11 @@ class Engine:
         if worker.number not in self._workers:  # it was lost by an earlier event of the same round
             return
         if mask & selectors.EVENT_WRITE:
-            self._flush(worker)
+            with self._lock:
+                self._flush(worker)
         if mask & selectors.EVENT_READ:
             messages, alive = worker.receive()
-            for header, segments in messages:
-                self._on_message(worker, header, segments)
+            self._hear(worker, messages)
             if not alive:
                 self._lost(worker)
 
@@ -422,10 +418,27 @@ class Engine:
 
     def _on_output(self, worker: Connection, position: int, _: int) -> None:
         self._on_socket(worker, selectors.EVENT_READ)  # what was said before
-        if worker.work is not None:
-            self._lock.touch(worker.work)
-        if worker.number in self._workers and not worker.relay_output(position):
-            self._selector.unregister(worker.process.outputs[position])
+        with self._lock:
+            if worker.work is not None:
+                self._lock.touch(worker.work)
+            if worker.number in self._workers and not worker.relay_output(position):
+                self._selector.unregister(worker.process.outputs[position])
+
+    def _hear(self, worker: Connection, messages: Iterable[Message]) -> None:
+        """Act on what a worker says, with the lock in pieces: what is rebuilt without it may take long."""
+        loaded: list[Message] = []
+        due = time.monotonic() + _PIECE_SECONDS
+        for message in messages:
+            loaded.append(load(message))
+            if time.monotonic() > due:
+                self._act_on(worker, loaded)
+                loaded, due = [], time.monotonic() + _PIECE_SECONDS
+        self._act_on(worker, loaded)
+
+    def _act_on(self, worker: Connection, messages: list[Message]) -> None:
+        with self._lock:
+            for header, segments in messages:
+                self._on_message(worker, header, segments)
 
     def _on_message(self, worker: Connection, header: tuple[Any, ...], segments: list[bytearray]) -> None:
         kind, *details = header
@@ -437,22 +450,20 @@ class Engine:
             if work is not None:
                 self._lock.touch(work)
         elif kind == "done":
-            self._on_done(worker, segments, *details)
+            self._on_report(worker, details[0])
         elif kind == "unloadable":
             worker.ledger.dropped(details[0])
             self._perform(self._scheduler.split(worker.number, details[0]))
         elif kind == "initializer failed":
-            self._no_start = load_failure(details[0])
+            self._no_start = details[0]
             self._no_start.message = f"the initializer failed: {self._no_start.type}: {self._no_start.message}"
 
-    def _on_done(self, worker: Connection, segments: list[bytearray], *details: Any) -> None:
-        chunk, run, first, count, measured, described, last = details
-        times = worker.ledger.reported(chunk, measured, segments, last=last)
-        worker.relay_outputs(first + count - 1)  # what the tasks wrote comes before what they returned
-        failures = {index: load_failure(failure) for index, failure in described}
-        values, failures = load_values(segments, first, count, failures)
-        self._settle(self._works[run], first, values, failures, times)
-        if last:
+    def _on_report(self, worker: Connection, report: Report) -> None:
+        chunk, first, count = report.chunk, report.first, len(report.values)
+        times = worker.ledger.reported(chunk, report.measured, report.arrived, report.weight, last=report.last)
+        worker.relay_outputs()  # what the tasks wrote comes before what they returned
+        self._settle(self._works[report.run], first, report.values, report.failures, times)
+        if report.last:
             self._limits.reacted(worker.number, chunk)
             self._perform(self._scheduler.done(worker.number, chunk, count, times.seconds))
         else:
@@ -460,16 +471,13 @@ class Engine:
 
     def _lost(self, worker: Connection) -> None:
         """Act on the end of a worker, wanted or not."""
+        self._hear(worker, worker.receive_rest())
+        with self._lock:
+            self._bury(worker)
+
+    def _bury(self, worker: Connection) -> None:
         process = worker.process
-        for header, segments in worker.receive_rest():
-            self._on_message(worker, header, segments)
-        code = process.exitcode(EXIT_GRACE)
-        if code is None:  # its connection is closed but it lives: nothing it does can reach us any more
-            process.kill()
-            code = process.exitcode(EXIT_GRACE)
-        for output in process.outputs:
-            output.settle()
-        worker.relay_outputs()
+        code = worker.end(EXIT_GRACE)
         if worker.work is None and self._works:  # an initializer's last words
             worker.adopt(next(iter(self._works.values())))
         at = {"chunk": worker.chunk, "running": worker.running}
@@ -479,11 +487,7 @@ class Engine:
             self._works[cut.run].timed(cut.index, 1, cut.times)
         del self._workers[worker.number]
         self._limits.gone(worker.number)
-        for watched in (process.socket, *process.outputs, process.sentinel):
-            with contextlib.suppress(KeyError):  # an output that it had closed
-                if watched is not None:
-                    self._selector.unregister(watched)
-        process.close()
+        worker.close(self._selector)
         self._guard.ended(process.pid, process.peak)
         verdict = self._verdicts.get(process.pid)
         if worker.number in self._scheduler.workers:  # otherwise it was told to go

@@ -141,9 +141,8 @@ class Ledger:
         """Take note that a chunk is not run."""
         self._chunks.pop(chunk, None)
 
-    def reported(self, chunk: int, measured: Measured, segments: Sequence[bytearray], *, last: bool) -> Times:
-        """Return the times of a report that has just come; `last` ends its chunk."""
-        arrived = time.perf_counter()
+    def reported(self, chunk: int, measured: Measured, arrived: float, weight: int, *, last: bool) -> Times:
+        """Return the times of a report that came at a time, with results of so many bytes; `last` ends its chunk."""
         run, sent, size = self._chunks.pop(chunk)
         if not last:
             self._chunks[chunk] = (run, sent, 0)  # its inputs are counted with its first report
@@ -164,7 +163,7 @@ class Ledger:
             own / 1e9,
             waits,
             size,
-            _nbytes(segments),
+            weight,
             each,
         )
 
