@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import sys
+import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nbparallel import showing
@@ -29,6 +30,8 @@ _COUNTS_UP = "{n_fmt} tasks [{elapsed}, {rate_fmt}{postfix}]"
 _TEXT_WIDTH = 80
 #: What each worker does is shown for so many; of more, only how many are at work.
 LANES = 8
+#: So many bars of tasks are shown.
+INNER = 8
 #: A task that takes longer, in seconds, is named.
 LONG_SECONDS = 1.0
 # As JupyterLab shows text, so that nothing moves when the text takes the bar's place.
@@ -48,11 +51,25 @@ class Bar(Protocol):
         """Show how far it came, and leave what stays."""
 
 
-def open_bar(run: Run, headline: str) -> Bar | None:
-    """Return a bar in the form that suits the front end; `None` where there is no place for one."""
+def open_bar(run: Run, headline: str, loop: Any = None) -> Bar | None:
+    """Return a bar in the form that suits the front end; `None` where there is no place for one.
+
+    Args:
+        run: started.
+        headline: its line that never changes.
+        loop: the user's own bar around this map (see `find_loop`).
+    """
     if showing.in_notebook():
-        return NotebookBar(run, headline)
+        return NotebookBar(run, headline, loop)
     return TerminalBar(run) if sys.stderr is not None else None
+
+
+def find_loop() -> Any:
+    """Return the first of tqdm's bars that are open in this process and shown; `None` if there is none."""
+    tqdm = getattr(sys.modules.get("tqdm.std"), "tqdm", None)
+    found = [each for each in list(getattr(tqdm, "_instances", ())) if not getattr(each, "disable", True)]
+    shown = [each for each in found if each.fp in (sys.stdout, sys.stderr)]  # not in a file of its own
+    return min(shown, key=lambda each: abs(getattr(each, "pos", 0)), default=None)
 
 
 def headline(run: Run) -> str:
@@ -68,53 +85,63 @@ def _count(number: int, what: str) -> str:
 class NotebookBar(Bar):
     """One output with a headline and a bar, replaced by the headline at the end; then one with the summary.
 
-    A saved notebook holds text only, and needs no widget's state to be read.
+    A saved notebook holds text only, and needs no widget's state to be read. Within a loop that has a bar of its own,
+    all maps of a cell have one output, and one line stays, which is that of the last.
 
     Args:
         run: started.
         headline: its line that never changes; it stands also for the widget where that can't be shown.
+        loop: the bar of the loop, of tqdm.
     """
 
-    def __init__(self, run: Run, headline: str) -> None:
+    def __init__(self, run: Run, headline: str, loop: Any = None) -> None:
         self._run = run
         self._headline = headline
+        self._loop = loop
         self._widget = _make_widget(self._html())
         view = {} if self._widget is None else {_VIEW: self._widget._repr_mimebundle_()[_VIEW]}
-        self._output = _display({**view, **self._stays()})
+        data = {**view, **self._stays()}
+        self._output = _display(data) if loop is None else _display_in(loop, data)
 
     def move(self) -> None:
         if self._widget is not None:
             self._widget.value = self._html()
         else:
-            lines = [self._headline, _meter(self._run, ncols=_TEXT_WIDTH), *_lanes(self._run)]
+            lines = [self._headline, _meter(self._run, ncols=_TEXT_WIDTH), *self._below()]
             self._output.update({"text/plain": "\n".join(lines)}, raw=True, metadata=METADATA)
 
     def close(self) -> None:
         self.move()
-        self._output.update(self._stays(), raw=True, metadata=METADATA)
+        summary = self._run.summary()
+        stays = self._stays() if self._loop is None else {"text/plain": f"{self._headline}: {summary}"}
+        self._output.update(stays, raw=True, metadata=METADATA)
         if self._widget is not None:
             for model in (self._widget, self._widget.style, self._widget.layout):
                 model.close()
-        _display({"text/plain": self._run.summary()})
+        if self._loop is None:
+            _display({"text/plain": summary})
 
     def _stays(self) -> dict[str, str]:
         return {"text/plain": self._headline}
+
+    def _below(self) -> list[str]:
+        return [*_lanes(self._run), *self._run.inner.lines(INNER)]
 
     def _html(self) -> str:
         run = self._run
         how_far = "" if run.total is None else f' value="{run.completed}" max="{run.total or 1}"'
         colour = "var(--jp-error-color1, #d32f2f)" if run.failures else "var(--jp-brand-color1, #1976d2)"
         counts = _meter(run, bar_format=_COUNTS_UP if run.total is None else _COUNTS)
-        lanes = "<br>".join(_lanes(run))
+        below = "<br>".join(map(html.escape, self._below()))
         return (
             f'<div style="{_STYLE}"><div>{html.escape(self._headline)}</div>'
             f'<progress{how_far} style="width: 20%; accent-color: {colour}"></progress>'
-            f"<span> {html.escape(counts)}</span><div>{lanes}</div></div>"
+            f"<span> {html.escape(counts)}</span><div>{below}</div></div>"
         )
 
 
 class TerminalBar(Bar):
-    """tqdm's bar; what tasks print stands above it.
+    """tqdm's bar, and those of tasks below it; what tasks print stands above it.
 
     Args:
         run: started.
@@ -127,9 +154,13 @@ class TerminalBar(Bar):
             monitor_interval = 0  # no thread that looks after it: it moves ten times a second
 
         self._run = run
+        self._make_line = Line
+        self._inner: list[Line] = []
         # Without smoothing its rate is that of the whole run, not only of what was seen. The delay spares a first line
-        # that says 0.
-        self._bar = Line(total=run.total, desc=run.label, unit="task", smoothing=0, delay=1e-9, dynamic_ncols=True)
+        # that says 0. Below the bar of a loop it does not stay.
+        self._bar = Line(
+            total=run.total, desc=run.label, unit="task", smoothing=0, delay=1e-9, dynamic_ncols=True, leave=None
+        )
         self._bar.start_t -= run.seconds
         run.show = self._show_above
         self.move()
@@ -137,8 +168,11 @@ class TerminalBar(Bar):
     def move(self) -> None:
         self._read()
         self._bar.refresh()
+        if sys.stderr.isatty():  # elsewhere nothing goes down and up again
+            self._show_inner(self._run.inner.lines(INNER))
 
     def close(self) -> None:
+        self._show_inner([])
         self._read()
         self._bar.close()
         self._run.show = showing.show
@@ -147,6 +181,14 @@ class TerminalBar(Bar):
         self._bar.total = self._run.total
         self._bar.n, self._bar.initial = self._run.completed, self._run.completed_before
         self._bar.set_postfix_str(_postfix(self._run), refresh=False)
+
+    def _show_inner(self, lines: list[str]) -> None:
+        while len(self._inner) > len(lines):
+            self._inner.pop().close()
+        while len(self._inner) < len(lines):
+            self._inner.append(self._make_line(bar_format="{desc}", leave=False, delay=1e-9, dynamic_ncols=True))
+        for bar, line in zip(self._inner, lines, strict=True):
+            bar.set_description_str(line)
 
     def _show_above(self, said: Said) -> None:
         if said.kind in ("stdout", "stderr") and not said.text.endswith("\n"):
@@ -163,6 +205,24 @@ def _display(data: dict[str, Any]) -> Any:
     handle = handle()
     handle.display(data, raw=True, metadata=METADATA)
     return handle
+
+
+#: By the bar of a loop: in which cell its maps are shown, and by which output.
+_outputs: weakref.WeakKeyDictionary[Any, tuple[int, Any]] = weakref.WeakKeyDictionary()
+
+
+def _display_in(loop: Any, data: dict[str, Any]) -> Any:
+    """Show in the one output that all maps of a loop share, and return its handle."""
+    cell = showing.cell()
+    if loop in _outputs and _outputs[loop][0] == cell:
+        output = _outputs[loop][1]
+        output.update(data, raw=True, metadata=METADATA)
+        return output
+    # Bars of text stand below it from now on; above, they would stand still.
+    with loop.external_write_mode(file=sys.stderr):
+        output = _display(data)
+    _outputs[loop] = cell, output
+    return output
 
 
 def _make_widget(value: str) -> ipywidgets.HTML | None:

@@ -147,6 +147,8 @@ class Calls:
         """Nothing to pull: calls come when they are made."""
 
     def write(self, index: int, said: Said) -> None:
+        if said.kind == "bar":  # there is none of the calls that it could stand below
+            return
         call = self._waiting.get(index)
         if call is None or call.is_shown:
             context = None if call is None else call.context

@@ -21,6 +21,7 @@ from nbparallel.engine.times import Times
 from nbparallel.engine.work import Backend, Failure, Payload, Said, next_number
 from nbparallel.errors import TaskError
 from nbparallel.failures import note_task, task_error
+from nbparallel.inner import InnerBars
 from nbparallel.inputs import Input, IteratorInput
 from nbparallel.interrupts import WAIT_SECONDS, deferred
 from nbparallel.outbox import Kept, Outbox, Output
@@ -102,6 +103,8 @@ class Execution:
         self._offered = 0
         self._done_count = 0
         self._known_count = 0  # of those, the ones that were not computed by this run
+        #: The bars that its tasks show.
+        self.inner = InnerBars()
         self._outbox = Outbox(output, kept, showing.budgets())
         self._background_bells = 0
         #: Shows what tasks said; a bar in a terminal has it shown beside itself.
@@ -367,6 +370,7 @@ class Execution:
             self._done_count += len(values)
         self._inputs.release(first, first + len(values))
         self._outbox.settled(first, len(values))
+        self.inner.settled(first, len(values))
         if failures and self.stop_on_error:
             self._backend.cancel(self, abort=False)
 
@@ -394,7 +398,10 @@ class Execution:
 
     def write(self, index: int, said: Said) -> None:
         """Take what a task said."""
-        self._outbox.put(index, said)
+        if said.kind != "bar":
+            self._outbox.put(index, said)
+        elif not self._has_outcome(index):
+            self.inner.put(index, said.text)
 
     def finish(self) -> None:
         """Take note of the end."""

@@ -33,6 +33,7 @@ class Watch:
         self._at_once = shown is True
         self._is_shown = shown is True or (shown == "auto" and _somebody_looks())
         self._headline = bars.headline(run)  # not later: an input's length may be known by then, or not
+        self._loop = bars.find_loop() if self._is_shown else None  # not later: tasks in threads have bars as well
         self._bar: bars.Bar | None = None
         self._due = 0.0 if shown is True else QUIET_SECONDS  # in the run's own time
         self._thread = threading.get_ident()
@@ -67,7 +68,7 @@ class Watch:
         # An interrupt in the midst would leave the widgets' packages half imported, or a message to the page half sent.
         with deferred:
             if self._bar is None:
-                self._bar = bars.open_bar(self._run, self._headline)
+                self._bar = bars.open_bar(self._run, self._headline, self._loop)
             else:
                 self._bar.move()
         self._due = self._run.seconds + BEAT_SECONDS

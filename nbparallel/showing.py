@@ -29,6 +29,11 @@ def in_notebook() -> bool:
     return shell is not None and "IPKernelApp" in shell.config
 
 
+def cell() -> int:
+    """Return the number of the notebook's cell that runs."""
+    return int(_shell().execution_count)
+
+
 def budgets() -> Budgets | None:
     """Return what this notebook can show; `None` where there is no notebook: a terminal or a file takes anything."""
     return _budgets if in_notebook() else None

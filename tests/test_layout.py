@@ -24,6 +24,7 @@ ORDER = [
     "checkpoints",
     "engine",
     "outbox",
+    "inner",
     "showing",
     "backends",
     "config",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import html
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from kernels import ENVIRONMENT, Kernel, Output
+from kernels import ENVIRONMENT, METHODS, Kernel, Output
+
+from nbparallel.inner import InnerBars
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -268,6 +272,210 @@ def test_without_widgets_the_bar_is_text(kernel: Kernel) -> None:
     kernel.run("sys.modules['ipywidgets'] = widgets")
 
 
+# ---- bars within tasks ----
+
+
+@pytest.fixture(scope="module")
+def trains(notebook: Kernel) -> None:
+    """In the kernel, `trains`: two bars of a task that move once, close, and the task goes on."""
+    notebook.run("""
+        import tqdm as all_of_tqdm
+        from tqdm.auto import trange
+        from tqdm.notebook import tqdm as widgets
+
+        def waits_with(bars, name):
+            while not (folder / name).exists():
+                for bar in bars:
+                    bar.refresh()
+                time.sleep(0.002)
+
+        def trains(x):
+            with widgets(total=3, desc="train &more;", display=True) as outer:
+                for _ in trange(2, desc="first", leave=True):
+                    pass
+                with all_of_tqdm.tqdm(total=2, unit="step", colour="red") as inner:
+                    waits_with([outer, inner], "begun")
+                    outer.update(2)
+                    inner.update(1)
+                    waits_with([outer, inner], "moved")
+            waits(x)
+            outer.refresh()
+            left = trange(5, desc="left open")
+            left.refresh()
+            return left if x == 9 else x
+    """)
+
+
+def inner_bars(output: Output) -> list[list[str]]:
+    """Return the lines of tasks' bars each time that a cell's bar moved, without what tqdm counts in them."""
+    found = []
+    for message in output.messages:
+        data = message["content"].get("data", {})
+        value = data.get("state", {}).get("value") if "comm" in message["msg_type"] else data.get("text/plain")
+        if isinstance(value, str) and "[00:" in value:
+            lines = [html.unescape(re.sub("<.*?>", "", line)) for line in re.split("<br>|</div>|\n", value)]
+            found.append([re.sub(r"\|.*\|| \[\d.*", "", line) for line in lines if "[task" in line])
+    return found
+
+
+@pytest.mark.parametrize("method", ["usual", "fork"])
+@pytest.mark.parametrize("widgets", [True, False])
+@pytest.mark.usefixtures("trains")
+def test_bars_within_tasks_stand_below_the_bar_until_they_are_closed(
+    kernel: Kernel, method: str, widgets: bool
+) -> None:
+    if method == "fork":
+        if method not in METHODS:
+            pytest.skip("no fork")
+        kernel.run("usual = nbparallel.config.settings().start_method; nbparallel.configure(start_method='fork')")
+    if not widgets:
+        kernel.run("ipywidgets = sys.modules.get('ipywidgets'); sys.modules['ipywidgets'] = None")
+    cell = kernel.send("x = pmap(trains, range(2), chunksize=1, progress=True)")
+
+    def newest() -> list[str]:
+        return [[], *inner_bars(kernel.shown_by(cell))][-1]
+
+    both = "train &more; [task {0}]:  {1}%{2}/3", "[task {0}]:  {3}%{4}/2"
+    for name, counts in (("begun", ("  0", " 0", " 0", " 0")), ("moved", (" 67", " 2", " 50", " 1"))):
+        expected = [line.format(x, *counts) for x in (0, 1) for line in both]
+        assert kernel.receive(lambda: normal(newest()) == normal(expected)), newest()  # noqa: B023
+        (kernel.folder / name).touch()
+    assert kernel.receive(lambda: newest() == []), newest()
+    go(kernel, 0, 1)
+    output = kernel.wait(cell)
+    assert inner_bars(output)[-1] == []
+    assert len(kept(output)) == 2
+    assert "[task" not in "".join(kept(output))
+    assert output.stdout == output.stderr == ""
+    if method == "fork":
+        kernel.run("nbparallel.configure(start_method=usual)")
+    if not widgets:
+        kernel.run("sys.modules['ipywidgets'] = ipywidgets")
+
+
+def normal(lines: list[str]) -> list[str]:
+    return [re.sub(" +", " ", line) for line in lines]
+
+
+def test_a_bar_that_is_left_open_ends_with_its_task(kernel: Kernel) -> None:
+    kernel.run("""
+        from tqdm import tqdm
+
+        def leaves(x):
+            bar = tqdm(total=7, desc="mine")
+            waits(x)
+            keeps.append(bar)
+            assert x
+        keeps = []
+    """)
+    cell = kernel.send("x = pmap(leaves, range(2), chunksize=1, progress=True, on_error='return')")
+
+    def tasks() -> list[str]:
+        return re.findall(r"mine \[task (\d)\]", "".join([[], *inner_bars(kernel.shown_by(cell))][-1]))
+
+    assert kernel.receive(lambda: tasks() == ["0", "1"])
+    go(kernel, 0)
+    assert kernel.receive(lambda: tasks() == ["1"])
+    go(kernel, 1)
+    assert kernel.wait(cell).stderr == ""
+
+
+def test_without_a_bar_those_of_tasks_are_silent_and_their_files_are_their_own(kernel: Kernel) -> None:
+    output = kernel.run("""
+        import io
+        from tqdm import tqdm, trange
+
+        def speaks(x):
+            own = io.StringIO()
+            for _ in tqdm(range(3), file=own, leave=False):
+                pass
+            for _ in trange(2):
+                tqdm.write(f"written by {x}")
+            for _ in tqdm(range(2), file=sys.stdout):
+                pass
+            return "0/3" in own.getvalue()
+
+        with nbparallel.Executor(1) as executor:
+            print(executor.submit(speaks, 1).result(), pmap(speaks, [2, 3], progress=False))
+    """)
+    told = sorted(output.stdout.splitlines())
+    assert told[-6:] == [f"written by {x}" for x in (1, 1, 2, 2, 3, 3)]
+    assert len(told) == 7
+    assert output.stderr == ""
+    assert output.displays == []
+
+
+def test_a_task_sends_ten_lines_a_second_of_a_bar_and_few_of_short_ones(kernel: Kernel) -> None:
+    kernel.run("""
+        def counts(bars):
+            from nbparallel.engine import relay
+            from tqdm import tqdm
+
+            sent, usual, began = [], relay.show_bar, time.monotonic()
+            relay.show_bar = lambda *line: sent.append(line)
+            try:
+                for _ in range(bars):
+                    with tqdm(total=3, mininterval=0) as bar:
+                        while bars == 1 and time.monotonic() < began + 0.5:
+                            bar.update(0)
+                            bar.refresh()
+            finally:
+                relay.show_bar = usual
+            return len(sent), time.monotonic() - began, sent[-1][2]
+    """)
+    for bars, rate, at_once in ((1, 10, 4), (500, 20, 20)):
+        sent, seconds, last = ast.literal_eval(kernel.run(f"pmap(counts, [{bars}])[0]").result or "")
+        assert 2 <= sent <= rate * seconds + at_once
+        assert last == ""
+
+
+def test_bars_of_threads_are_the_notebooks_own(kernel: Kernel) -> None:
+    kernel.run("from tqdm import tqdm")
+    output = kernel.run("x = pmap(lambda x: list(tqdm(range(x))), [3], backend='threads', progress=True)")
+    assert "3/3" in output.stderr
+    assert len(kept(output)) == 2
+
+
+@pytest.mark.parametrize("outer", ["tqdm.std", "tqdm.notebook"])
+def test_maps_within_a_loop_that_has_a_bar_leave_one_line(kernel: Kernel, outer: str) -> None:
+    source = f"""
+        from {outer} import tqdm
+        for number in tqdm(range(3)):
+            for again in tqdm(range(2), leave=False):
+                x = pmap(abs, range(number + 1), progress=True, label=f"map {{number}}")
+    """
+    output = kernel.run(source)
+    (line,) = kept(output)
+    head, tail = line.split(": ", 2)[0], line.split(": ", 2)[2]
+    assert (head, without_time(tail)) == ("map 2", "3 ok")
+    # What is above the line is cleared, and painted again below.
+    shown = [message["content"].get("text") for message in output.messages if message["msg_type"] == "stream"]
+    first = next(n for n, message in enumerate(output.messages) if message["content"].get("metadata"))
+    above = "".join(message["content"].get("text", "") for message in output.messages[:first])
+    assert seen_in_a_terminal(above.replace("\x1b[A", ""))[-1].strip() == ""
+    assert ("3/3" in "".join(map(str, shown))) == (outer == "tqdm.std")
+
+
+def test_an_abandoned_bar_takes_no_map_to_its_own_cell(kernel: Kernel) -> None:
+    first = kernel.run("from tqdm import tqdm; abandoned = tqdm(total=3); x = pmap(abs, [1], progress=True)")
+    second = kernel.run("x = pmap(abs, [1], progress=True)")
+    assert len(kept(first)) == len(kept(second)) == 1
+    kernel.run("abandoned.close()")
+    assert len(kept(kernel.run("x = pmap(abs, [1], progress=True)"))) == 2
+
+
+def test_of_many_bars_the_first_tasks_are_shown() -> None:
+    bars = InnerBars()
+    for index, place in ((3, 0), (1, 1), (12, 0), (1, 0)):
+        bars.put(index, f"{place}:{index}.{place}")
+    assert bars.lines(4) == ["1.0", "1.1", "3.0", "12.0"]
+    assert bars.lines(3) == ["1.0", "1.1", "3.0", "and 1 more bar of tasks"]
+    assert bars.lines(2) == ["1.0", "1.1", "and 2 more bars of tasks"]
+    bars.put(1, "0:")
+    bars.settled(3, 10)
+    assert bars.lines(4) == ["1.1"]
+
+
 # ---- terminals ----
 
 
@@ -318,6 +526,67 @@ def speaks(x):
 
 pmap(speaks, range(12), chunksize=1, workers=1, progress=True, label="twelve")
 """
+    lines = [line for line in seen_in_a_terminal(run_in_a_terminal(source)) if line]
+    assert sorted(lines[:-1]) == sorted(f"said by {x}" for x in range(12))
+    assert lines[-1].startswith("twelve: 100%")
+    assert "12/12" in lines[-1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminal")
+def test_in_a_terminal_maps_in_a_loop_have_one_line_and_tasks_one_below(tmp_path: Path) -> None:
+    source = f"""
+import time
+from pathlib import Path
+from tqdm import tqdm
+from nbparallel import bars, pmap
+
+folder = Path({str(tmp_path)!r})
+show = bars.TerminalBar._show_inner
+number = 0
+
+def show_and_note(bar, lines):
+    show(bar, lines)
+    if len(lines) == 2:
+        (folder / str(number)).touch()
+
+def trains(x, number):
+    with tqdm(total=7, desc="train") as bar:
+        while not (folder / str(number)).exists():
+            time.sleep(0.002)
+
+bars.TerminalBar._show_inner = show_and_note
+for number in tqdm(range(3), desc="loop"):
+    pmap(trains, range(2), [number] * 2, workers=2, chunksize=1, progress=True, label="inner map")
+"""
+    screens = screens_of(run_in_a_terminal(source))
+    names = {tuple(line.split(":")[0] for line in screen if line) for screen in screens}
+    assert ("loop", "inner map", "train [task 0]", "train [task 1]") in names
+    assert max(map(len, names)) == 4
+    assert ("loop", "inner map") in names
+    assert [re.sub(r"\|.*", "", line) for line in screens[-1] if line] == ["loop: 100%"]
+
+
+def screens_of(text: str) -> list[list[str]]:
+    """Return what a terminal would show after each movement of its cursor, where no line is as long as it is wide."""
+    lines, row, column = [""], 0, 0
+    screens = []
+    for part in re.split("(\r|\n|\x1b\\[A)", text):
+        if part == "\n":
+            row += 1
+            lines.extend([""] * (row + 1 - len(lines)))
+        elif part == "\x1b[A":
+            row -= 1
+        elif part == "\r":
+            column = 0
+        else:
+            lines[row] = lines[row].ljust(column)[:column] + part + lines[row][column + len(part) :]
+            column += len(part)
+        screens.append([line.rstrip() for line in lines])
+    return screens
+
+
+def run_in_a_terminal(source: str) -> str:
+    """Run a program in a terminal of 30 lines, and return what it wrote there."""
     parent, child = os.openpty()
     try:
         import fcntl
@@ -335,10 +604,7 @@ pmap(speaks, range(12), chunksize=1, workers=1, progress=True, label="twelve")
         assert script.returncode == 0
     finally:
         os.close(parent)
-    lines = [line for line in seen_in_a_terminal(shown.decode()) if line]
-    assert sorted(lines[:-1]) == sorted(f"said by {x}" for x in range(12))
-    assert lines[-1].startswith("twelve: 100%")
-    assert "12/12" in lines[-1]
+    return shown.decode()
 
 
 def _read(terminal: int) -> bytes:

@@ -228,7 +228,7 @@ class Connection:
 
     def say(self, work: Work | None, index: int, said: Said) -> None:
         """Hand on what the worker says itself, after what it wrote before."""
-        if any(self._lines):
+        if any(self._lines) and said.kind != "bar":
             self._hand_on_rest()
         self.write(work, index, said)
 

@@ -1,11 +1,12 @@
-"""Where a worker's logging, warnings and displays are taken up: as the modules that make them arrive.
+"""Where a worker's logging, warnings, displays and bars are taken up: as the modules that make them arrive.
 
-Called by `worker` as it starts, which costs it no import; what is then done is in `reports`, imported when the first
-such module is.
+Called by `worker` as it starts, which costs it no import; what is then done is in `reports` and `inner`, imported when
+the first such module is.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,11 +18,13 @@ from nbparallel.engine import habits
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
 
-#: Module to function of `reports`.
+#: Module to what takes it up: a module of this room and its function.
 _HOOKS = {
-    "logging": "take_up_logging",
-    "IPython.core.display_functions": "take_up_display",
-    "matplotlib.pyplot": "take_up_figures",
+    "logging": ("reports", "take_up_logging"),
+    "IPython.core.display_functions": ("reports", "take_up_display"),
+    "matplotlib.pyplot": ("reports", "take_up_figures"),
+    "tqdm.std": ("inner", "take_up_tqdm"),
+    "tqdm.notebook": ("inner", "take_up_notebook_tqdm"),
 }
 
 
@@ -73,9 +76,8 @@ _warned = False
 
 
 def _take_up(name: str, module: ModuleType) -> None:
-    from nbparallel.engine import reports
-
-    getattr(reports, _HOOKS[name])(module)
+    room, function = _HOOKS[name]
+    getattr(importlib.import_module(f"nbparallel.engine.{room}"), function)(module)
 
 
 def _show_warning(message: warnings.WarningMessage) -> None:

@@ -216,6 +216,23 @@ def report(kind: str, text: str, segments: Sequence[Buffer], *, once: bool = Fal
         (sys.stdout if kind == "display" else sys.stderr).write(text)
 
 
+def is_ours(file: Any) -> bool:
+    """Return whether it is a standard stream of this worker, also one that is wrapped to be equal to it."""
+    return any(file == stream for stream in _streams)
+
+
+def show_bar(index: int, place: int, line: str) -> None:
+    """Send how a bar of a task looks now.
+
+    Args:
+        index: the task.
+        place: which of its bars.
+        line: empty once it is closed.
+    """
+    if _channel is not None:
+        _channel.send(("said", run, index, "bar", f"{place}:{line}", ""))
+
+
 def finish_task() -> None:
     """Do what is due at the end of a task."""
     for act in at_end:

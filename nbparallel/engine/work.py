@@ -83,8 +83,8 @@ class Said:
     """One thing that a task said.
 
     Attributes:
-        kind: how: ``"stdout"``, ``"stderr"``, ``"log"``, ``"warning"`` or ``"display"``.
-        text: what it said, or what can be said of it in text.
+        kind: how: ``"stdout"``, ``"stderr"``, ``"log"``, ``"warning"``, ``"display"`` or ``"bar"``.
+        text: what it said, or what can be said of it in text; of a bar, its place and its line (see `relay.show_bar`).
         details: the pickled rest, of what is more than text.
         once: whether a run tells it once, however many tasks say it.
         context: of the call that it belongs to; `None` for the run's own.
