@@ -86,3 +86,26 @@ def test_a_saved_notebook_reads_right_without_a_kernel(lab: Lab) -> None:
     assert "model not found" not in page
     assert "widget" not in page
     lab.open()
+
+
+def test_bars_of_tasks_stand_below_and_a_loop_leaves_one_line(lab: Lab) -> None:
+    cell = lab.start("""
+        from tqdm.auto import tqdm
+
+        def trains(number):
+            with tqdm(total=5, desc="train") as bar:
+                while not (folder / f"trained {number}").exists():
+                    time.sleep(0.002)
+
+        for number in tqdm(range(2), desc="loop"):
+            pmap(trains, [number], progress=True, label=f"map {number}")
+    """)
+    for number in range(2):
+        cell.shows(f"map {number}: 1 task on 2 workers")
+        cell.shows("train [task 0]:   0%")
+        (lab.folder / f"trained {number}").touch()
+    shown = cell.wait()
+    assert "2/2" in shown
+    assert "map 1: 1 task on 2 workers: 1 ok in " in shown
+    assert "map 0" not in shown
+    assert "train" not in shown
