@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -187,6 +188,9 @@ def next_map_is_right(kernel: Kernel) -> None:
     ],
 )
 def test_stop_ends_whatever_the_workers_do(notebook: Kernel, task: str, stays: bool) -> None:
+    if task == "loops" and sys.version_info >= (3, 13):
+        # It heeds no signal in a loop, in a process that was forked by a thread: that worker is replaced.
+        stays = notebook.run("nbparallel.config.settings().start_method").result != "'fork'"
     before = value(notebook, "json.dumps(pids())")
     assert len(before) == 2
     output = press_stop(notebook, f"pmap(stopped, [{task}] * 8, range(8), chunksize=1)")

@@ -19,7 +19,7 @@ from typing import Any
 from nbparallel.engine import wire
 from nbparallel.engine.actions import Chunk
 from nbparallel.engine.environment import Environment
-from nbparallel.engine.page import CHUNK, INITIALIZING, STARTED, TASK, skip_slot
+from nbparallel.engine.page import CHUNK, INITIALIZING, INTERRUPTED, STARTED, TASK, skip_slot
 from nbparallel.engine.process import WorkerProcess
 from nbparallel.engine.relay import is_first
 from nbparallel.engine.times import CutShort, Ledger
@@ -151,8 +151,9 @@ class Connection:
         """Have the worker leave out what it has not begun of a run."""
         self.process.page.words[skip_slot(run)] = run
 
-    def interrupt(self) -> None:
-        """Raise KeyboardInterrupt in its task, if that is of a run that it is to skip; it may not come through."""
+    def interrupt(self, run: int) -> None:
+        """Raise KeyboardInterrupt in its task, if that is of this run, which it is to skip; it may not come through."""
+        self.process.page.words[INTERRUPTED] = run
         if hasattr(signal, "SIGUSR1"):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, signal.SIGUSR1)

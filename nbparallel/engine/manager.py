@@ -184,8 +184,8 @@ class Engine:
                 self._wake()
             case actions.Stop(number):
                 self._stop(self._workers[number])
-            case actions.Abort(number):
-                self._workers[number].interrupt()
+            case actions.Abort(number, run):
+                self._workers[number].interrupt(run)
                 self._limits.told_to_stop(action)
                 self._wake()
             case actions.Skip(number, run):

@@ -20,6 +20,9 @@ BYTES = 4096
 CHUNK, TASK, STARTED = 0, 1, 2
 #: Whether it runs the initializer.
 INITIALIZING = 3
+#: The parent writes: the run whose task it has interrupted. What that returns may be due to the interrupt (a call of C
+#: that was cut short), and does not count.
+INTERRUPTED = 4
 #: From here on the parent writes: the runs of which the worker is to begin no further task, each in its `skip_slot`.
 _SKIP = 256
 

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from nbparallel import interrupts
 from nbparallel.engine import environment, hooks, relay, streams
-from nbparallel.engine.page import CHUNK, INITIALIZING, STARTED, TASK, Page, skip_slot
+from nbparallel.engine.page import CHUNK, INITIALIZING, INTERRUPTED, STARTED, TASK, Page, skip_slot
 from nbparallel.engine.times import Meter
 from nbparallel.engine.wire import Buffer, Channel
 from nbparallel.serialize import (
@@ -275,15 +275,19 @@ class _Worker:
             except BaseException as error:  # whatever a task raises is its outcome
                 self._stoppable = 0
                 relay.finish_task()
+                if words[INTERRUPTED] == chunk.run:
+                    break
                 failures.append((index, _describe(error)))
                 values.append(None)
                 if chunk.stop_on_error:
                     index += 1
                     break
             else:
-                values.append(value)
                 if relay.unfinished or relay.at_end:
                     relay.finish_task()
+                if words[INTERRUPTED] == chunk.run:
+                    break
+                values.append(value)
             index += 1
         self._report(chunk, first, values, failures, meter, last=True)
 
