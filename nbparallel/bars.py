@@ -10,21 +10,18 @@ import dataclasses
 import html
 import sys
 import weakref
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from nbparallel import showing
+from nbparallel import recorded, showing
 from nbparallel.engine.work import Said
 from nbparallel.execution import duration
+from nbparallel.panels import Panel
 from nbparallel.recorded import AtWork
 from nbparallel.run import Run
-
-if TYPE_CHECKING:
-    import ipywidgets
 
 #: On each output of a bar, so that programs know it from the cell's own: `nbval` does not compare it.
 METADATA = {"nbparallel": "progress"}
 
-_VIEW = "application/vnd.jupyter.widget-view+json"
 _COUNTS = "{percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 _COUNTS_UP = "{n_fmt} tasks [{elapsed}, {rate_fmt}{postfix}]"
 _TEXT_WIDTH = 80
@@ -92,20 +89,21 @@ class NotebookBar(Bar):
         run: started.
         headline: its line that never changes; it stands also for the widget where that can't be shown.
         loop: the bar of the loop, of tqdm.
+        waits: whether a cell waits for the run.
     """
 
-    def __init__(self, run: Run, headline: str, loop: Any = None) -> None:
+    def __init__(self, run: Run, headline: str, loop: Any = None, *, waits: bool = True) -> None:
         self._run = run
         self._headline = headline
         self._loop = loop
-        self._widget = _make_widget(self._html())
-        view = {} if self._widget is None else {_VIEW: self._widget._repr_mimebundle_()[_VIEW]}
+        self._panel = _make_panel(run, self._html(), waits=waits)
+        view = {} if self._panel is None else self._panel.view
         data = {**view, **self._stays()}
         self._output = _display(data) if loop is None else _display_in(loop, data)
 
     def move(self) -> None:
-        if self._widget is not None:
-            self._widget.value = self._html()
+        if self._panel is not None:
+            self._panel.move(self._html())
         else:
             lines = [self._headline, _meter(self._run, ncols=_TEXT_WIDTH), *self._below()]
             self._output.update({"text/plain": "\n".join(lines)}, raw=True, metadata=METADATA)
@@ -115,9 +113,8 @@ class NotebookBar(Bar):
         summary = self._run.summary()
         stays = self._stays() if self._loop is None else {"text/plain": f"{self._headline}: {summary}"}
         self._output.update(stays, raw=True, metadata=METADATA)
-        if self._widget is not None:
-            for model in (self._widget, self._widget.style, self._widget.layout):
-                model.close()
+        if self._panel is not None:
+            self._panel.close()
         if self._loop is None:
             _display({"text/plain": summary})
 
@@ -138,6 +135,26 @@ class NotebookBar(Bar):
             f'<progress{how_far} style="width: 20%; accent-color: {colour}"></progress>'
             f"<span> {html.escape(counts)}</span><div>{below}</div></div>"
         )
+
+
+class LiveBar(NotebookBar):
+    """The bar of a run that no cell waits for, and its picture in the end: all in one output.
+
+    Args:
+        run: started, in a notebook.
+    """
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run, headline(run), waits=False)
+
+    def close(self) -> None:
+        self.move()
+        self._output.update(self._stays(), raw=True, metadata=recorded.METADATA)
+        if self._panel is not None:
+            self._panel.close()
+
+    def _stays(self) -> dict[str, str]:
+        return {"text/plain": repr(self._run), "text/html": self._run._repr_html_()}
 
 
 class TerminalBar(Bar):
@@ -225,12 +242,11 @@ def _display_in(loop: Any, data: dict[str, Any]) -> Any:
     return output
 
 
-def _make_widget(value: str) -> ipywidgets.HTML | None:
+def _make_panel(run: Run, text: str, *, waits: bool) -> Panel | None:
     try:
-        import ipywidgets
+        return Panel(run, text, waits=waits)
     except ImportError:
         return None
-    return ipywidgets.HTML(value, layout={"width": "100%"})
 
 
 def _meter(run: Run, **form: Any) -> str:

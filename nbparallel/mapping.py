@@ -92,6 +92,7 @@ def pmap(
         WorkerCrashed: a worker died.
         TaskTimeout: a task took longer than `timeout`.
         TimeoutError: the map took longer than `deadline`; what was finished is in `last_run`.
+        CancelledError: somebody cancelled it, by the button beside its bar; what was finished is in `last_run`.
         CheckpointError: the checkpoint is damaged, no checkpoint, or somebody else's; it is left untouched.
         Exception: what `fn` raises, as itself.
 
@@ -142,6 +143,7 @@ def pmap_async(
     """Start a map and return at once.
 
     It goes on until it is finished or cancelled: an interrupt of a wait for its result ends the waiting, not the map.
+    A cell whose last line is the run shows a bar and a button that cancels it, and in the end its picture.
 
     Args:
         fn: what to call with one item of each iterable.
@@ -191,6 +193,7 @@ def pmap_async(
             label=label,
             output=output,
         )
+        run.follow = progress.follow
         with deferred:
             try:
                 run.start(background=True)

@@ -1,10 +1,12 @@
 """When a run's bar appears, when it moves and when it ends; `bars` paints it. Called by `mapping`.
 
-It moves in the thread that waits: whoever interrupts the cell finds no other thread that still displays.
+It moves in the thread that waits: whoever interrupts the cell finds no other thread that still displays. Only a run
+that is displayed while nobody waits for it has a thread that moves its bar.
 """
 
 from __future__ import annotations
 
+import contextvars
 import sys
 import threading
 
@@ -72,6 +74,29 @@ class Watch:
             else:
                 self._bar.move()
         self._due = self._run.seconds + BEAT_SECONDS
+
+
+def follow(run: Run) -> bool:
+    """Display a run that is under way, in this cell, with a bar that moves after the cell has ended.
+
+    Returns:
+        Whether there is a page to display it on.
+    """
+    if not showing.in_notebook():
+        return False
+    bar, ended = bars.LiveBar(run), threading.Event()
+    run.add_done_callback(lambda _: ended.set())
+
+    def move() -> None:
+        while not ended.wait(BEAT_SECONDS):
+            bar.move()
+        bar.close()
+
+    # What it displays belongs to this cell.
+    threading.Thread(
+        target=contextvars.copy_context().run, args=(move,), name=f"nbparallel-bar-{run.label}", daemon=True
+    ).start()
+    return True
 
 
 def _somebody_looks() -> bool:

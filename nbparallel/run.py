@@ -34,6 +34,7 @@ PENDING: Any = _Pending()
 _INSIDE = frozenset(name for name, value in vars(Work).items() if callable(value) and not name.startswith("_")) | {
     "completed_before",
     "drive",
+    "follow",
     "listeners",
     "number",
     "show",
@@ -86,6 +87,8 @@ class Run(Recorded):
         self._reopen = reopen
         self._finish = finish
         self._successor: Run | None = None
+        #: Displays it while it is under way, if it can; of a run that nobody waits for.
+        self.follow: Callable[[Run], bool] | None = None
         self._values: list[Any] = []
         self._arrivals: list[tuple[int, int]] = []  # in the order of completion: first index, count
 
@@ -138,6 +141,11 @@ class Run(Recorded):
     def __repr__(self) -> str:
         state = "cancelled" if self._cancelled else "done" if self._finished else "running"
         return f"<Run {self.label}: {state}, {self.summary()}>"
+
+    def _ipython_display_(self) -> None:
+        """Show a bar and a button that cancels, if it is under way; its picture follows."""
+        if self._finished or self.follow is None or not self.follow(self):
+            raise NotImplementedError  # IPython goes on to its picture
 
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if name not in _INSIDE]

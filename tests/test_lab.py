@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from lab import Cell, Lab, lab, needs_browser
+from playwright.sync_api import expect
 
 __all__ = ["lab"]
 
@@ -109,3 +110,41 @@ def test_bars_of_tasks_stand_below_and_a_loop_leaves_one_line(lab: Lab) -> None:
     assert "map 1: 1 task on 2 workers: 1 ok in " in shown
     assert "map 0" not in shown
     assert "train" not in shown
+
+
+def test_the_cancel_button_ends_a_map_and_keeps_its_results(lab: Lab) -> None:
+    lab.run("(folder / 'slow').touch()")
+    cell = lab.start("""
+        def sleeps(x):
+            if x and (folder / "slow").exists():
+                time.sleep(1000)
+            return x
+
+        pmap(sleeps, range(6), chunksize=1, progress=True, label="six")
+    """)
+    cell.shows("1/6")
+    cell.box.get_by_role("button", name="Cancel").click()
+    assert "CancelledError: six was cancelled: 1 ok, 5 not run" in cell.wait(seconds=20)
+    assert "(0, True)" in lab.run("last_run().results[0], last_run().cancelled")
+    (lab.folder / "slow").unlink()
+    assert "[0, 1, 2, 3, 4, 5]" in lab.run("last_run().resume()")
+    expect(lab.page.get_by_role("button", name="Cancel")).to_have_count(0)
+
+
+def test_a_run_in_the_background_shows_a_bar_with_a_cancel_button(lab: Lab) -> None:
+    lab.run("(folder / 'slow').touch()")
+    cell = lab.start("""
+        background = nbparallel.pmap_async(sleeps, range(6), chunksize=1, label="background")
+        background
+    """)
+    cell.wait()
+    cell.shows("1/6")
+    cell.box.get_by_role("button", name="Cancel").click()
+    cell.shows("background: cancelled, 1 ok, 5 not run")
+    expect(cell.box.get_by_role("button", name="Cancel")).to_have_count(0)
+    assert "(True, [0])" in lab.run("background.cancelled, background.results[:1]")
+    (lab.folder / "slow").unlink()
+    cell = lab.start("background.resume(); background = nbparallel.pmap_async(sleeps, range(6)); background")
+    cell.wait()
+    cell.shows("sleeps: 6 ok")
+    expect(lab.page.get_by_role("button", name="Cancel")).to_have_count(0)

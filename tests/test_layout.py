@@ -42,6 +42,7 @@ ORDER = [
     "run",
     "stream",
     "calls",
+    "panels",
     "bars",
     "nbval",
     "progress",
