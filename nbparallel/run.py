@@ -26,6 +26,9 @@ class _Pending:
         return "<pending>"
 
 
+#: For so long, in seconds, results that are there are handed out before the event loop's others have their turn.
+TURN_SECONDS = 0.01
+
 #: Stands in `Run.results` where a task has no result: not run yet, or left out.
 PENDING: Any = _Pending()
 
@@ -83,6 +86,7 @@ class Run(Recorded):
         self._known = dict(known or {})
         self._checkpoint = checkpoint
         self._closing: threading.Thread | None = None
+        self._is_kept = checkpoint is None
         self._told_what_is_known = False
         self._reopen = reopen
         self._finish = finish
@@ -180,7 +184,7 @@ class Run(Recorded):
     async def _result_in_loop(self) -> list[Any]:
         with hidden:
             async for _ in self._turns():
-                if self._finished:
+                if self._finished and self._is_kept:
                     break
             return self.result()
 
@@ -189,7 +193,11 @@ class Run(Recorded):
         with hidden:
             index = 0
             async for _ in self._turns():
+                began = time.monotonic()
                 while self._readable(index):
+                    if time.monotonic() - began > TURN_SECONDS:
+                        await asyncio.sleep(0)
+                        began = time.monotonic()
                     yield self._outcome(index)
                     index += 1
                 if self._finished and not self._readable(index):
@@ -328,10 +336,13 @@ class Run(Recorded):
 
     def _close_checkpoint(self) -> None:
         assert self._checkpoint is not None
-        self._checkpoint.close()
-        for trouble in self._checkpoint.troubles:
-            self.write(OWN, Said("stderr", f"NBParallelWarning: {self.label}: {trouble}\n"))
-        self.deliver()
+        try:
+            self._checkpoint.close()
+            for trouble in self._checkpoint.troubles:
+                self.write(OWN, Said("stderr", f"NBParallelWarning: {self.label}: {trouble}\n"))
+        finally:
+            self._is_kept = True
+            self.deliver()
 
     # ---- storage ----
 

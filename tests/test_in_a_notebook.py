@@ -48,6 +48,68 @@ def test_results_come_one_by_one_to_async_for(kernel: Kernel) -> None:
     assert output.result == "[0, 1, 2, 3, 4, 5]"
 
 
+def test_the_loop_goes_on_while_a_generator_is_read_and_results_are_large_and_kept(kernel: Kernel) -> None:
+    kernel.run("""
+        import asyncio
+        beats = 0
+
+        async def heart():
+            global beats
+            while True:
+                beats += 1
+                await asyncio.sleep(0.001)
+
+        def moment():
+            seen = beats
+            while beats < seen + 3:  # for ever, if the loop stood still
+                time.sleep(0.001)
+
+        def reads():
+            for x in range(4):
+                moment()
+                yield x
+
+        def large(x):
+            return bytes(20_000_000)
+
+        heartbeat = asyncio.create_task(heart())
+    """)
+    assert kernel.run("await pmap_async(abs, reads(), chunksize=1)").result == "[0, 1, 2, 3]"
+    assert kernel.run("[x async for x in pmap_async(abs, reads(), chunksize=1)]").result == "[0, 1, 2, 3]"
+    assert kernel.run("seen = beats; len(await pmap_async(large, range(6))), beats > seen").result == "(6, True)"
+    # Results that are all there leave the loop its turns, too.
+    kernel.run("run = pmap_async(large, range(6)); run.wait()")
+    output = kernel.run("""
+        seen, count = beats, 0
+        async for x in run:
+            count += 1
+            time.sleep(0.02)
+        count, beats > seen
+    """)
+    assert output.result == "(6, True)"
+    output = kernel.run("""
+        ready = False
+
+        def later():
+            while not ready:
+                time.sleep(0.001)
+            yield -1
+
+        run = pmap_async(abs, later(), checkpoint=folder / "kept")
+        close = run._checkpoint.close
+
+        def closes():
+            moment()
+            close()
+
+        run._checkpoint.close = closes
+        ready = True
+        await run
+    """)
+    assert output.result == "[1]"
+    kernel.run("heartbeat.cancel()")
+
+
 def test_errors_and_cancellations_reach_whoever_awaits(kernel: Kernel) -> None:
     kernel.run("""
         import asyncio
