@@ -2,7 +2,7 @@
 
 Each file is run in real kernels (whose ``__main__`` has no file, or has one that must never be run again) cell by
 cell, and as a plain script without a guard, from a file and from standard input; under each start method. Where main
-has a file each behaviour is run under one of the methods, by turns; with ``--storm 2`` under all.
+has a file in a kernel, the files take turns with the methods; with ``--storm 2`` each runs under all.
 """
 
 from __future__ import annotations
@@ -56,44 +56,39 @@ def read(file: Path) -> list[Behaviour]:
 BEHAVIOURS = [behaviour for file in FILES for behaviour in read(file)]
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "behaviour" not in metafunc.fixturenames:
-        return
-    everywhere = metafunc.config.getoption("--storm") > 1
-    chosen = {
-        f"{method}, main has {main}-{behaviour}": ((method, main), behaviour)
-        for main in ("no file", "a file")
-        for method in METHODS
-        for number, behaviour in enumerate(BEHAVIOURS)
-        if everywhere or main == "no file" or METHODS[number % len(METHODS)] == method
-    }
-    metafunc.parametrize(
-        ("notebook", "behaviour"), list(chosen.values()), ids=list(chosen), indirect=["notebook"], scope="module"
-    )
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=METHODS)
 def notebook(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Kernel, set[Path]]]:
     """Start a kernel that all behaviours share, and a note of the files whose setup it has run."""
-    method, main = request.param
-    folder = tmp_path_factory.mktemp("notebook")
-    witness = folder / "was_run"
-    with Kernel({"START_METHOD": method}, folder) as kernel:
-        if main == "a file":
-            script = folder / "interactive.py"
-            script.write_text(f"open({str(witness)!r}, 'w').close()\nraise SystemExit('it was run')\n")
-            kernel.run(f"__file__ = {str(script)!r}")
+    with Kernel({"START_METHOD": request.param}, tmp_path_factory.mktemp("notebook")) as kernel:
         yield kernel, set()
-        assert not witness.exists(), "a worker ran the file of __main__"
 
 
+@pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=str)
 def test_in_a_kernel(notebook: tuple[Kernel, set[Path]], behaviour: Behaviour) -> None:
     kernel, set_up = notebook
     if behaviour.file not in set_up:
         set_up.add(behaviour.file)
         kernel.run(behaviour.setup)
+    run_cells(kernel, behaviour)
+
+
+@pytest.mark.parametrize("number", range(len(FILES)), ids=lambda number: FILES[number].stem)
+def test_in_a_kernel_where_main_has_a_file(number: int, storm: int, tmp_path: Path) -> None:
+    for method in METHODS if storm > 1 else [METHODS[number % len(METHODS)]]:
+        with Kernel({"START_METHOD": method}, tmp_path) as kernel:
+            script, witness = tmp_path / "interactive.py", tmp_path / "was_run"
+            script.write_text(f"open({str(witness)!r}, 'w').close()\nraise SystemExit('it was run')\n")
+            kernel.run(f"__file__ = {str(script)!r}")
+            behaviours = read(FILES[number])
+            kernel.run(behaviours[0].setup)
+            for behaviour in behaviours:
+                run_cells(kernel, behaviour)
+            assert not witness.exists(), "a worker ran the file of __main__"
+
+
+def run_cells(kernel: Kernel, behaviour: Behaviour) -> None:
     for cell in behaviour.cells:
         output = kernel.run(cell)
         assert lines(output.stdout, output.stderr) == shown_by(cell)

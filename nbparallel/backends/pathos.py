@@ -96,7 +96,7 @@ class PathosBackend(Shipping, SlotsBackend):
         began = time.perf_counter()
         try:
             segments, units = dumps_data(payload.inputs)
-        except Exception as error:
+        except BaseException as error:
             self._refuse(number, work, chunk, payload, error)
             return True
         units[payload.function.number] = payload.function
@@ -121,7 +121,7 @@ class PathosBackend(Shipping, SlotsBackend):
             )
         return False
 
-    def _refuse(self, number: int, work: Work, chunk: actions.Chunk, payload: Payload, error: Exception) -> None:
+    def _refuse(self, number: int, work: Work, chunk: actions.Chunk, payload: Payload, error: BaseException) -> None:
         with self._lock:
             if chunk.stop - chunk.start > 1:  # only those tasks fail whose own input can't travel
                 self._perform(self._scheduler.split(number, chunk.number))

@@ -322,7 +322,7 @@ def hear(details: list[Any], segments: list[bytearray], write: Callable[[int, Sa
         write(index, Said(kind, text, segments, once == "run"))
 
 
-def input_failure(error: Exception, item: Any, index: int) -> Failure:
+def input_failure(error: BaseException, item: Any, index: int) -> Failure:
     """Return the failure of a task whose input can't travel."""
     if not isinstance(error, SerializationError):
         error = explain(error, item, dumps_data, f"the input of task {index}")

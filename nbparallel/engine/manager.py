@@ -222,7 +222,7 @@ class Engine:
         began = time.perf_counter()
         try:
             segments, units = dumps_data(payload.inputs)
-        except Exception as error:
+        except BaseException as error:  # a __reduce__ that exits, say: no interrupt comes here
             if chunk.stop - chunk.start > 1:  # only those tasks fail whose own input can't travel
                 self._perform(self._scheduler.split(worker.number, chunk.number))
                 return

@@ -67,7 +67,7 @@ def _load_values(
     """Rebuild the results of a report; those tasks fail whose own result raises (a `__setstate__`, say)."""
     try:
         return loads(segments), failures
-    except Exception as error:
+    except BaseException as error:
         values: Sequence[Any] = [None] * count
         lost = dict.fromkeys(range(count), error)
     with contextlib.suppress(Exception):  # a stream that can't be read at all: no task of its has a result
@@ -86,7 +86,7 @@ def _load_failure(details: dict[str, Any]) -> Failure:
     if "pickle" in details and not unpicklable:
         try:
             error = loads(details["pickle"])
-        except Exception as broken:
+        except BaseException as broken:
             unpicklable = f"its exception, a {details['type']} (which fails to rebuild: {broken}),"
     return Failure(
         error,

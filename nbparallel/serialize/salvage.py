@@ -29,7 +29,7 @@ _FILLING = (pickle.BUILD, pickle.APPEND, pickle.SETITEM, pickle.SETITEMS, pickle
 _COMMON = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, str, bytes, int, float)
 
 
-def salvage(segments: Sequence[Buffer]) -> tuple[list[Any], dict[int, Exception]]:
+def salvage(segments: Sequence[Buffer]) -> tuple[list[Any], dict[int, BaseException]]:
     """Rebuild the items of a list that `dumps_result` wrote, but for those that raise.
 
     Args:
@@ -64,8 +64,8 @@ class _Salvager(_PurePython):  # type: ignore[misc]
 
     def __init__(self, file: io.BytesIO, *, buffers: Sequence[Buffer]) -> None:
         super().__init__(file, buffers=buffers)
-        self.errors: list[Exception | None] = []
-        self.first: Exception | None = None
+        self.errors: list[BaseException | None] = []
+        self.first: BaseException | None = None
         self._begun: list[int] = []  # for each item, how many objects were memorised before it
         self._finished = 0  # items that the list already has: it takes a thousand at a time
         self._half_filled: dict[int, object] = {}  # by identity
@@ -90,7 +90,7 @@ class _Salvager(_PurePython):  # type: ignore[misc]
             self.errors.append(None)
             self._begun.append(memorised)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Take note that the last operation raised."""
         self.first = self.first or error
         if self.errors:
@@ -100,7 +100,7 @@ class _Salvager(_PurePython):  # type: ignore[misc]
         """Do an operation that fills the object below its operands."""
         try:
             operation(self)
-        except Exception as error:
+        except BaseException as error:
             self._half_filled[id(self.stack[-1])] = self.stack[-1]
             self.fail(error)
 
@@ -145,7 +145,7 @@ def _making(operation: _Operation) -> _Operation:
     def make(salvager: _Salvager) -> None:
         try:
             operation(salvager)
-        except Exception as error:
+        except BaseException as error:
             salvager.append(_Broken())
             salvager.follow(len(salvager.memo))
             salvager.fail(error)
@@ -156,7 +156,7 @@ def _making(operation: _Operation) -> _Operation:
 def _calling(salvager: _Salvager) -> None:
     try:
         _PurePython.load_reduce(salvager)
-    except Exception as error:
+    except BaseException as error:
         salvager.stack[-1] = _Broken()
         salvager.follow(len(salvager.memo))
         salvager.fail(error)

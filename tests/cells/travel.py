@@ -149,6 +149,33 @@ assert "could not be rebuilt in the notebook: ValueError: no load here" in str(f
 assert sorted(told.getvalue().splitlines()) == [f"at {x}" for x in range(480, 520)]
 
 
+# %% also where pickling an input, or rebuilding a result, exits
+
+
+class ExitsThere:
+    def __reduce__(self):
+        raise SystemExit("no")
+
+
+class ExitsHere:
+    def __setstate__(self, state):
+        raise SystemExit("no")
+
+
+def makes(x):
+    made = ExitsHere()
+    made.x = x
+    return made if x == 2 else x
+
+
+found = pmap(abs, [-1, ExitsThere(), -3], on_error="return")
+assert [found[0], found[2]] == [1, 3]
+assert "SystemExit: no" in str(found[1])
+found = pmap(makes, range(6), on_error="return")
+assert [x for x in found if type(x) is int] == [0, 1, 3, 4, 5]
+assert "SystemExit: no" in str(found[2])
+
+
 # %% an exception that can't travel fails its task alone, with its words and its traceback
 class Unsendable(Exception):
     def __init__(self):
