@@ -275,9 +275,7 @@ class _Worker:
             except BaseException as error:  # whatever a task raises is its outcome
                 self._stoppable = 0
                 relay.finish_task()
-                if words[INTERRUPTED] == chunk.run:
-                    break
-                failures.append((index, _describe(error)))
+                failures.append((index, _describe(KeyboardInterrupt() if words[INTERRUPTED] == chunk.run else error)))
                 values.append(None)
                 if chunk.stop_on_error:
                     index += 1
@@ -286,7 +284,8 @@ class _Worker:
                 if relay.unfinished or relay.at_end:
                     relay.finish_task()
                 if words[INTERRUPTED] == chunk.run:
-                    break
+                    failures.append((index, _describe(KeyboardInterrupt())))
+                    value = None
                 values.append(value)
             index += 1
         self._report(chunk, first, values, failures, meter, last=True)
