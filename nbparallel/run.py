@@ -83,7 +83,7 @@ class Run(Recorded):
         self.output = Kept(lambda: len(self._values))
         self._output: Output = output
         super().__init__(*args, output=output, kept=self.output, **options)
-        self._known = dict(known or {})
+        self._known: dict[int, Any] = {}
         self._checkpoint = checkpoint
         self._closing: threading.Thread | None = None
         self._is_kept = checkpoint is None
@@ -95,6 +95,7 @@ class Run(Recorded):
         self.follow: Callable[[Run], bool] | None = None
         self._values: list[Any] = []
         self._arrivals: list[tuple[int, int]] = []  # in the order of completion: first index, count
+        self._take_known(known or {})
 
     @property
     def results(self) -> list[Any]:
@@ -307,7 +308,7 @@ class Run(Recorded):
             # A run that this one goes on with has asked for the first ones.
             start, stop = max(self._offered, self._checkpoint.asked), self._offered + count
             if start < stop:
-                self._known.update(self._checkpoint.known(start, self._inputs.items(start, stop)))
+                self._take_known(self._checkpoint.known(start, self._inputs.items(start, stop)))
 
     def _offer(self, count: int, *, last: bool) -> None:
         super()._offer(count, last=last)
@@ -346,20 +347,27 @@ class Run(Recorded):
 
     # ---- storage ----
 
+    def _take_known(self, found: Mapping[int, Any]) -> None:
+        """Take results from before, by index in rising order: at once, so that they are there if nothing else comes."""
+        with self._lock:
+            self._known.update(found)
+            self._values += [PENDING] * (max(found, default=-1) + 1 - len(self._values))
+            for index, value in found.items():
+                self._values[index] = value
+                self._arrivals.append((index, 1))
+            self._done_count += len(found)
+            self._known_count += len(found)
+
     def _expect(self, count: int) -> list[tuple[int, int]]:
-        indices = range(len(self._values), len(self._values) + count)
-        self._values += [self._known.get(index, PENDING) for index in indices]
+        self._values += [PENDING] * (self._offered - len(self._values))
         if not self._known:
             return [(0, count)]
         parts = [(0, 0)]
-        for is_known, group in itertools.groupby(indices, self._known.__contains__):
+        for is_known, group in itertools.groupby(range(self._offered - count, self._offered), self._known.__contains__):
             found = list(group)
             if is_known:
                 parts.append((len(found), 0))
-                self._arrivals.append((found[0], len(found)))
                 self._outbox.settled(found[0], len(found))
-                self._done_count += len(found)
-                self._known_count += len(found)
             else:
                 parts[-1] = (parts[-1][0], len(found))
         return parts

@@ -107,6 +107,24 @@ run.cancel()
 mended.touch()
 assert run.resume() == expected
 
+# %% where the rest can't be started, nothing is lost: neither the results nor the inputs
+import threading
+
+for given in (range(12), iter(range(12))):
+    mended.unlink(missing_ok=True)
+    pmap(note, given, on_error="return")
+    calls()
+    folder, kept = threading.Lock(), folder  # a global that can't travel
+    try:
+        last_run().resume()
+    except nbparallel.SerializationError:
+        folder = kept
+    assert [x for x in last_run().results if type(x) is int] == [x * x for x in range(12) if x not in (3, 7)]
+    assert last_run().completed == 10
+    mended.touch()
+    assert last_run().resume() == expected
+    assert calls() == {3: 1, 7: 1}
+
 # %% several arguments, a seed, the order of completion
 import random
 
