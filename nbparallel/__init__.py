@@ -1,8 +1,8 @@
 """Parallel Python that feels like the cell it is written in.
 
-Layout: `mapping`, `pool` and `executor` are the front, `run` is one call of it; `backends` are the places where tasks
-go, `engine` the local workers among them; `serialize` is how code and data travel; `notebook` is what only a notebook
-has. Imports go one way, in the order errors, machine, serialize, engine, backends, run and front, notebook, cli.
+Layout: `mapping`, `pool` and `executor` are the front, `runs` one call of it; `backends` are the places where tasks
+go, `engine` the local workers among them; `serialize` is how code and data travel; `output`, `timeline` and `progress`
+are what is seen of a run; `notebook` is what only a notebook has. Imports go one way, as tests/test_layout.py says.
 
 The names below are loaded when they are first used: a worker imports this package, and needs none of them.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from nbparallel.mapping import pmap as pmap
     from nbparallel.mapping import pmap_async as pmap_async
     from nbparallel.pool import Pool as Pool
-    from nbparallel.run import Run as Run
+    from nbparallel.runs.run import Run as Run
 
 _HOMES = {
     "configure": "config",
@@ -50,7 +50,7 @@ _HOMES = {
     "pmap_async": "mapping",
     "Pool": "pool",
     "resources": "machine",
-    "Run": "run",
+    "Run": "runs.run",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -14,7 +14,7 @@ from nbparallel import backends
 from nbparallel.engine import memory
 from nbparallel.engine.process import START_METHODS
 from nbparallel.machine import effective_cores
-from nbparallel.outbox import Output
+from nbparallel.output.outbox import Output
 from nbparallel.tracebacks import hidden
 
 Progress = Literal["auto"] | bool

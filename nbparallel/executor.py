@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from nbparallel import config
-from nbparallel.calls import Calls
 from nbparallel.choice import check_chunksize, check_function, check_seconds, open_backend
 from nbparallel.engine.work import Backend
+from nbparallel.runs.calls import Calls
 from nbparallel.tracebacks import hidden
 
 

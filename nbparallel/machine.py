@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from nbparallel.words import human_size
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -27,7 +29,6 @@ __all__ = [
     "blas_environment",
     "blas_threads_per_worker",
     "effective_cores",
-    "human_size",
     "memory_use",
     "resources",
 ]
@@ -389,10 +390,3 @@ def _positive(text: str) -> float | None:
     except ValueError:
         return None
     return number if 0 < number < math.inf else None
-
-
-def human_size(size: int) -> str:
-    """Return a number of bytes for people to read."""
-    if size >= 2**30:
-        return f"{size / 2**30:.1f} GiB"
-    return f"{size / 2**20:.0f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
-from nbparallel import config, progress
+from nbparallel import config
 from nbparallel.choice import check_chunksize, check_function, check_seconds, find_backend
-from nbparallel.inputs import make_input
 from nbparallel.interrupts import deferred
-from nbparallel.outbox import Output
-from nbparallel.run import Run
+from nbparallel.output.outbox import Output
+from nbparallel.progress.watch import Watch, follow
+from nbparallel.runs.inputs import make_input
+from nbparallel.runs.run import Run
 from nbparallel.tracebacks import hidden
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def pmap_async(
             label=label,
             output=output,
         )
-        run.follow = progress.follow
+        run.follow = follow
         with deferred:
             try:
                 run.start(background=True)
@@ -221,7 +222,7 @@ def finish(run: Run, *, ordered: bool = True, shown: config.Progress = False) ->
     global _last
     _last = run
     # However often Stop is pressed: it is heeded where `drive` looks, and once.
-    with deferred, progress.Watch(run, shown) as watch:
+    with deferred, Watch(run, shown) as watch:
         try:
             run.start(background=False)
             watch.wait()

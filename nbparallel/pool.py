@@ -11,12 +11,12 @@ from types import TracebackType
 from typing import Any
 
 from nbparallel import config, mapping
-from nbparallel.calls import Calls, TaskFuture
 from nbparallel.choice import check_chunksize, check_function, check_seconds, open_backend
 from nbparallel.engine.work import Backend
-from nbparallel.inputs import IteratorInput, iterate, make_input
-from nbparallel.run import Run
-from nbparallel.stream import Stream
+from nbparallel.runs.calls import Calls, TaskFuture
+from nbparallel.runs.inputs import IteratorInput, iterate, make_input
+from nbparallel.runs.run import Run
+from nbparallel.runs.stream import Stream
 from nbparallel.tracebacks import hidden
 
 

@@ -19,7 +19,8 @@ def notebook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
             import time
             from pathlib import Path
             import nbparallel
-            from nbparallel import last_run, panels, pmap, pmap_async
+            from nbparallel import last_run, pmap, pmap_async
+            from nbparallel.progress import panels
 
             nbparallel.configure(workers=2)
             panels.ASK_SECONDS = 0.01

@@ -21,7 +21,7 @@ from nbclient import NotebookClient
 
 import nbparallel
 from nbparallel import Executor, Pool, TaskError, pmap
-from nbparallel.mends import mend_of
+from nbparallel.runs.mends import mend_of
 from nbparallel.serialize import describe, rebuild
 from nbparallel.tracebacks import Origin, hidden, tidy
 

@@ -19,31 +19,17 @@ ORDER = [
     "tracebacks",
     "errors",
     "interrupts",
+    "words",
     "machine",
     "serialize",
     "checkpoints",
     "engine",
-    "outbox",
-    "inner",
-    "showing",
+    "output",
     "backends",
     "config",
-    "inputs",
-    "mends",
-    "failures",
     "choice",
-    "execution",
-    "records",
     "timeline",
-    "advice",
-    "pictures",
-    "figures",
-    "recorded",
-    "run",
-    "stream",
-    "calls",
-    "panels",
-    "bars",
+    "runs",
     "nbval",
     "progress",
     "mapping",
@@ -136,6 +122,6 @@ def test_a_worker_loads_only_its_half() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = ast.literal_eval(done.stdout)
     allowed = ("nbparallel.engine", "nbparallel.serialize", "nbparallel.machine", "nbparallel.interrupts")
-    allowed += ("nbparallel.tracebacks",)
+    allowed += ("nbparallel.tracebacks", "nbparallel.words")
     assert [name for name in loaded if not name.startswith(allowed)] == []
     assert "nbparallel.engine.manager" not in loaded

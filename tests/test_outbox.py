@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from nbparallel import outbox
 from nbparallel.engine.relay import OWN
 from nbparallel.engine.work import Said
-from nbparallel.outbox import Budget, Budgets, Kept, Outbox
+from nbparallel.output import outbox
+from nbparallel.output.outbox import Budget, Budgets, Kept, Outbox
 
 
 def out(text: str) -> Said:

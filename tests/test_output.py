@@ -237,7 +237,7 @@ def test_a_flood_is_folded_and_all_of_the_text_that_is_kept_is_there(kernel: Ker
     assert kept.startswith("before")
     assert kept.endswith(f"[{3000 * 1000 + 13 - 100_000:,} characters more were not kept]\n\n")
     # Some seconds later there is room again: the next test's text must not be folded.
-    kernel.run("nbparallel.showing._budgets = type(nbparallel.showing._budgets)()")
+    kernel.run("nbparallel.output.showing._budgets = type(nbparallel.output.showing._budgets)()")
 
 
 def test_a_resumed_run_has_the_output_of_the_first(kernel: Kernel) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from kernels import ENVIRONMENT, METHODS, Kernel, Output
 
-from nbparallel.inner import InnerBars
+from nbparallel.output.inner import InnerBars
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -28,7 +28,8 @@ def notebook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
             import itertools, os, sys, time
             from pathlib import Path
             import nbparallel
-            from nbparallel import bars, last_run, pmap, progress
+            from nbparallel.progress import bars, watch
+            from nbparallel import last_run, pmap
 
             nbparallel.configure(workers=2)
             folder = Path({str(folder)!r})
@@ -219,14 +220,14 @@ def test_what_can_not_travel_shows_no_bar(kernel: Kernel) -> None:
 
 @pytest.mark.parametrize(("quiet", "lines"), [(1000, 0), (0, 2)])
 def test_only_a_long_run_has_a_bar(kernel: Kernel, quiet: int, lines: int) -> None:
-    kernel.run(f"usual, progress.QUIET_SECONDS = progress.QUIET_SECONDS, {quiet}")
+    kernel.run(f"usual, watch.QUIET_SECONDS = watch.QUIET_SECONDS, {quiet}")
     # With no quiet time the bar is there before the tasks can end; the other run ends long before its time.
     cell = kernel.send("x = pmap(waits, [1])")
     assert kernel.receive(lambda: len(kernel.shown_by(cell).displays) == bool(lines))
     go(kernel, 1)
     assert len(kept(kernel.wait(cell))) == lines
     assert kernel.run("x = pmap(waits, [1], progress=False)").displays == []
-    kernel.run("progress.QUIET_SECONDS = usual; print(usual)")
+    kernel.run("watch.QUIET_SECONDS = usual; print(usual)")
 
 
 def test_a_bar_moves_ten_times_a_second_at_most(kernel: Kernel) -> None:
@@ -237,7 +238,7 @@ def test_a_bar_moves_ten_times_a_second_at_most(kernel: Kernel) -> None:
 
 
 def test_a_serial_run_has_a_bar_and_nested_runs_have_none(kernel: Kernel) -> None:
-    kernel.run("usual, progress.QUIET_SECONDS = progress.QUIET_SECONDS, 0")
+    kernel.run("usual, watch.QUIET_SECONDS = watch.QUIET_SECONDS, 0")
     kernel.run("nested = lambda x: sum(pmap(waits, [x, x], label='inner'))")
     for backend in ("serial", "threads"):
         cell = kernel.send(f"pmap(nested, range(3), chunksize=1, label='outer', backend={backend!r})")
@@ -246,7 +247,7 @@ def test_a_serial_run_has_a_bar_and_nested_runs_have_none(kernel: Kernel) -> Non
         assert output.result == "[0, 2, 4]"
         assert bar_texts(output)
         assert [text.split(":")[0] for text in kept(output)[:-1]] == ["outer"]
-    kernel.run("progress.QUIET_SECONDS = usual")
+    kernel.run("watch.QUIET_SECONDS = usual")
 
 
 def test_a_bar_leaves_no_widget(kernel: Kernel) -> None:
@@ -538,7 +539,8 @@ def test_in_a_terminal_maps_in_a_loop_have_one_line_and_tasks_one_below(tmp_path
 import time
 from pathlib import Path
 from tqdm import tqdm
-from nbparallel import bars, pmap
+from nbparallel.progress import bars
+from nbparallel import pmap
 
 folder = Path({str(tmp_path)!r})
 show = bars.TerminalBar._show_inner

@@ -296,7 +296,7 @@ def test_a_storm_of_stops_at_random_moments(notebook: Kernel, storm: int) -> Non
         assert output.stderr == "", output.stderr
         take_late_interrupt(notebook)
         until(lambda: value(notebook, "json.dumps(last_run().done)"), "the run is over")
-        wrong = "[x for x, r in enumerate(last_run().results) if r is not nbparallel.run.PENDING and r != x * x]"
+        wrong = "[x for x, r in enumerate(last_run().results) if r is not nbparallel.runs.run.PENDING and r != x * x]"
         assert notebook.run(wrong).result == "[]"
         assert notebook.run("last_run().failures").result == "{}"
         next_map_is_right(notebook)

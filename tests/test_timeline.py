@@ -12,14 +12,13 @@ from dataclasses import replace
 
 import pytest
 
-import nbparallel
 from nbparallel import backends, last_run, pmap, pmap_async
-from nbparallel.advice import Setting, advise
 from nbparallel.engine.times import Times
 from nbparallel.errors import TaskError
-from nbparallel.pictures import LANES, Portrait, page, text
-from nbparallel.records import Records, columns
-from nbparallel.timeline import COLUMNS, EXACT, MARKS, Timeline, measure
+from nbparallel.timeline.advice import Setting, advise
+from nbparallel.timeline.lanes import COLUMNS, EXACT, MARKS, Timeline, measure
+from nbparallel.timeline.pictures import LANES, Portrait, page, text
+from nbparallel.timeline.records import Records, columns
 
 ORIGIN = 1000.0
 
@@ -444,7 +443,7 @@ def test_runs_of_nothing_can_be_looked_at():
 @pytest.fixture(scope="module")
 def figures():
     """Have matplotlib open its fonts, which it keeps open, before a test looks at what is left behind."""
-    figures = pytest.importorskip("nbparallel.figures")
+    figures = pytest.importorskip("nbparallel.timeline.figures")
     figures.draw(portrait_of(even(2), 1.0, failed=[1]))._repr_png_()
     return figures
 
@@ -472,8 +471,8 @@ def test_what_is_missing_is_named_with_its_install_line(monkeypatch):
     run = last_run()
     for name in ("matplotlib", "matplotlib.figure", "pandas"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, "nbparallel.figures", raising=False)
-    monkeypatch.delattr(nbparallel, "figures", raising=False)
+    monkeypatch.delitem(sys.modules, "nbparallel.timeline.figures", raising=False)
+    monkeypatch.delattr("nbparallel.timeline.figures", raising=False)
     with pytest.raises(ImportError, match=r"pip install 'nbparallel\[plot\]'"):
         run.timeline()
     with pytest.raises(ImportError, match=r"pip install pandas\. run\.to_dict\(\)"):

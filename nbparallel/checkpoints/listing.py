@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from nbparallel.checkpoints.places import SUFFIX, folder, path_of
 from nbparallel.checkpoints.store import remove, summaries
 from nbparallel.errors import CheckpointError
-from nbparallel.machine import human_size
+from nbparallel.words import human_size
 
 _HEAD = ("NAME", "FUNCTION", "RESULTS", "SIZE", "WRITTEN")
 _NUMBERS = frozenset({2, 3})  # columns that are aligned to the right

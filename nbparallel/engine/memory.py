@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from nbparallel.machine import MemoryUse, human_size, memory_use
+from nbparallel.machine import MemoryUse, memory_use
+from nbparallel.words import human_size
 
 #: How often the memory is looked at while something runs, in seconds: at most, and at least.
 LOOK_SECONDS = 0.25

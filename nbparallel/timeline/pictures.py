@@ -10,8 +10,8 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass
 
-from nbparallel.execution import duration
-from nbparallel.timeline import Lane, Timeline
+from nbparallel.timeline.lanes import Lane, Timeline
+from nbparallel.words import duration
 
 #: More lanes are folded into a line of text.
 LANES = 8

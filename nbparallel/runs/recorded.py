@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nbparallel.engine.times import Times
-from nbparallel.execution import Execution
-from nbparallel.records import Records, columns
+from nbparallel.runs.execution import Execution
+from nbparallel.timeline.records import Records, columns
 
 if TYPE_CHECKING:
     import pandas
 
-    from nbparallel.figures import TimelineFigure
-    from nbparallel.pictures import Portrait
+    from nbparallel.timeline.figures import TimelineFigure
+    from nbparallel.timeline.pictures import Portrait
 
 
 #: On a cell's output that shows a run, so that programs know it: it is full of times, and `nbval` does not compare it.
@@ -51,12 +51,12 @@ class Recorded(Execution):
 
     def __str__(self) -> str:
         """Return its timeline as text: the workers as lanes, what they add up to, and what would help."""
-        from nbparallel import pictures
+        from nbparallel.timeline import pictures
 
         return pictures.text(self._portrait())
 
     def _repr_html_(self) -> str:
-        from nbparallel import pictures
+        from nbparallel.timeline import pictures
 
         return pictures.page(self._portrait())
 
@@ -78,7 +78,7 @@ class Recorded(Execution):
             ImportError: matplotlib is not installed.
         """
         try:
-            from nbparallel import figures
+            from nbparallel.timeline import figures
         except ImportError as error:
             raise ImportError(
                 f"run.timeline() draws with matplotlib ({error}): pip install 'nbparallel[plot]'. Without it, display "
@@ -128,11 +128,12 @@ class Recorded(Execution):
         return [AtWork(pid, done.get(pid, 0), *tasks.get(pid, (None, 0.0))) for pid in {**done, **tasks}]
 
     def _portrait(self) -> Portrait:
-        from nbparallel import advice, machine, pictures, timeline
+        from nbparallel import machine
+        from nbparallel.timeline import advice, lanes, pictures
 
         name = self._backend.name
         complete = self._finished and self._done_count == self._offered
-        found = timeline.measure(
+        found = lanes.measure(
             self._records,
             self.seconds,
             1 if name == "serial" else self.width,

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
-from nbparallel.pictures import COLOURS, Portrait
-from nbparallel.timeline import Lane
+from nbparallel.timeline.lanes import Lane
+from nbparallel.timeline.pictures import COLOURS, Portrait
 
 #: More lanes are not drawn.
 LANES = 64

@@ -10,11 +10,12 @@ import contextvars
 import sys
 import threading
 
-from nbparallel import bars, showing
 from nbparallel.backends import local
 from nbparallel.config import Progress
 from nbparallel.interrupts import deferred
-from nbparallel.run import Run
+from nbparallel.output import showing
+from nbparallel.progress import bars
+from nbparallel.runs.run import Run
 
 #: A run that ends sooner shows no bar, in seconds.
 QUIET_SECONDS = 0.5

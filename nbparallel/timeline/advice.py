@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nbparallel.execution import duration
-from nbparallel.machine import human_size
-from nbparallel.timeline import Timeline
+from nbparallel.timeline.lanes import Timeline
+from nbparallel.words import duration, human_size
 
 #: Nothing is said of a run that was shorter, in seconds: too little to gain.
 SHORTEST = 0.01

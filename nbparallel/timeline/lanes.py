@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from nbparallel.records import Record, Records
+from nbparallel.timeline.records import Record, Records
 
 #: With no more reports than this each is drawn as it is; of more, the shares of a lane's columns are.
 EXACT = 240

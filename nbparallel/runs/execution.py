@@ -16,17 +16,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
 
-from nbparallel import showing
 from nbparallel.engine.times import Times
 from nbparallel.engine.work import Backend, Failure, Payload, Said, next_number
 from nbparallel.errors import TaskError
-from nbparallel.failures import note_task, task_error
-from nbparallel.inner import InnerBars
-from nbparallel.inputs import Input, IteratorInput
 from nbparallel.interrupts import WAIT_SECONDS, deferred
-from nbparallel.outbox import Kept, Outbox, Output
+from nbparallel.output import showing
+from nbparallel.output.inner import InnerBars
+from nbparallel.output.outbox import Kept, Outbox, Output
+from nbparallel.runs.failures import note_task, task_error
+from nbparallel.runs.inputs import Input, IteratorInput
 from nbparallel.serialize import name_of
 from nbparallel.tracebacks import Origin, without_ours
+from nbparallel.words import duration
 
 #: For so long, in seconds, items of an input that is pulled are gathered, to be handed over together.
 PULL_SECONDS = 0.001
@@ -429,14 +430,3 @@ class Execution:
             listener()
         for callback in callbacks:
             callback(self)
-
-
-def duration(seconds: float) -> str:
-    """Return a length of time for people to read."""
-    if seconds < 1e-3:
-        return f"{seconds * 1e6:.0f} µs"
-    if seconds < 1:
-        return f"{seconds * 1e3:.0f} ms"
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min"

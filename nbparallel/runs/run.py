@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from nbparallel.engine.relay import OWN
 from nbparallel.engine.work import Backend, Failure, Said, Work
 from nbparallel.interrupts import WAIT_SECONDS, deferred
-from nbparallel.outbox import Kept, Output
-from nbparallel.recorded import Recorded
+from nbparallel.output.outbox import Kept, Output
+from nbparallel.runs.recorded import Recorded
 from nbparallel.tracebacks import hidden
 
 if TYPE_CHECKING:

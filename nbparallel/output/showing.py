@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from nbparallel.engine.work import Said
-from nbparallel.outbox import Budgets
+from nbparallel.output.outbox import Budgets
 from nbparallel.serialize import loads
 
 _budgets = Budgets()

@@ -17,12 +17,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
-from nbparallel import config, showing
+from nbparallel import config
 from nbparallel.engine.times import Times
 from nbparallel.engine.work import Backend, Failure, Payload, Said, next_number
-from nbparallel.failures import note_task, task_error
 from nbparallel.interrupts import WAIT_SECONDS, deferred
-from nbparallel.outbox import Outbox
+from nbparallel.output import showing
+from nbparallel.output.outbox import Outbox
+from nbparallel.runs.failures import note_task, task_error
 from nbparallel.tracebacks import Origin, hidden
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 from typing import Any
 
-from nbparallel.run import Run
+from nbparallel.runs.run import Run
 
 #: So many buttons whose page has not said that they are gone are kept. Then there are no more, unless a page has once
 #: answered in time: a program that executes notebooks never does.

@@ -14,9 +14,9 @@ from nbparallel.engine import streams
 from nbparallel.engine.memory import in_use
 from nbparallel.engine.work import Failure, how_it_ended
 from nbparallel.errors import SerializationError, TaskError, TaskTimeout, WorkerCrashed, short_repr
-from nbparallel.machine import human_size
-from nbparallel.mends import LESS_MEMORY, mend_of
+from nbparallel.runs.mends import LESS_MEMORY, mend_of
 from nbparallel.serialize import name_of
+from nbparallel.words import human_size
 
 
 def task_error(

@@ -8,8 +8,8 @@ from typing import Any
 
 from nbparallel.engine.scheduler import PREFETCH_CHUNKS, PREFETCH_SECONDS
 from nbparallel.engine.work import Failure
-from nbparallel.execution import Execution
-from nbparallel.failures import note_task
+from nbparallel.runs.execution import Execution
+from nbparallel.runs.failures import note_task
 
 #: How many chunks may be under way or wait to be read, per worker, before the input is left alone: one that is run and
 #: one that is read; and for tiny tasks twice what a worker is sent ahead of them.

@@ -12,12 +12,13 @@ import sys
 import weakref
 from typing import Any, Protocol
 
-from nbparallel import recorded, showing
 from nbparallel.engine.work import Said
-from nbparallel.execution import duration
-from nbparallel.panels import Panel
-from nbparallel.recorded import AtWork
-from nbparallel.run import Run
+from nbparallel.output import showing
+from nbparallel.progress.panels import Panel
+from nbparallel.runs import recorded
+from nbparallel.runs.recorded import AtWork
+from nbparallel.runs.run import Run
+from nbparallel.words import duration
 
 #: On each output of a bar, so that programs know it from the cell's own: `nbval` does not compare it.
 METADATA = {"nbparallel": "progress"}
