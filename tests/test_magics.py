@@ -20,9 +20,9 @@ import nbparallel
 from nbparallel import backends, config, mapping
 from nbparallel.engine import process
 from nbparallel.errors import NBParallelWarning
-from nbparallel.notebook import load, unload
+from nbparallel.notebook import FAMILY, load, unload
 from nbparallel.notebook.comprehension import parse
-from nbparallel.notebook.magics import PMAP_OPTIONS
+from nbparallel.notebook.maps import PMAP_OPTIONS
 from nbparallel.notebook.options import split_options
 
 
@@ -278,8 +278,10 @@ def test_loading_twice_leaves_one_of_everything_and_unloading_none(bare_shell: I
     manager = bare_shell.extension_manager
     assert manager.load_extension("nbparallel") is None
     loaded = inventory(bare_shell)
-    assert loaded["line"] == sorted([*before["line"], "pmap", "pworkers"])
-    assert loaded["configurables"] == sorted([*before["configurables"], "NBParallel", "ParallelMagics"])
+    for kind in ("line", "cell"):
+        assert loaded[kind] == sorted([*before[kind], *(name for each in FAMILY for name in each.magics[kind])])
+    ours = ["NBParallel", *(each.__name__ for each in FAMILY)]
+    assert loaded["configurables"] == sorted([*before["configurables"], *ours])
     manager.reload_extension("nbparallel")
     load(bare_shell)
     assert inventory(bare_shell) == loaded

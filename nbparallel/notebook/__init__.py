@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 from traitlets import TraitError
@@ -16,8 +17,13 @@ from traitlets import TraitError
 from nbparallel import config
 from nbparallel.engine import process
 from nbparallel.errors import NBParallelWarning
-from nbparallel.notebook.magics import ParallelMagics
+from nbparallel.notebook.completion import matcher
+from nbparallel.notebook.maps import MapMagics
 from nbparallel.notebook.settings import NBParallel
+from nbparallel.notebook.workers import WorkerMagics
+
+#: All magics; each class says by `words` what completes its lines.
+FAMILY = (MapMagics, WorkerMagics)
 
 
 def load(shell: Any) -> None:
@@ -34,28 +40,32 @@ def load(shell: Any) -> None:
         warnings.warn(f"{error}; the defaults stay as they were", NBParallelWarning, stacklevel=2)
         settings = NBParallel(parent=shell)
     shell.configurables.append(settings)
-    magics = ParallelMagics(shell)
-    shell.register_magics(magics)
-    shell.Completer.custom_matchers.append(magics.complete_options)
+    words: dict[str, Iterable[str]] = {}
+    for family in FAMILY:
+        shell.register_magics(family(shell))
+        words.update(family.words)
+    shell.Completer.custom_matchers.append(matcher(words))
     start_method = config.settings().start_method
     threading.Thread(target=_prepare, args=(start_method,), name="nbparallel-prepare", daemon=True).start()
 
 
 def unload(shell: Any) -> None:
     """Take back what `load` registered; warm workers stay until the kernel ends, for those who use `pmap`."""
-    magics = shell.magics_manager.registry.pop(ParallelMagics.__name__, None)
+    ours = {family.__name__: shell.magics_manager.registry.pop(family.__name__, None) for family in FAMILY}
     for table in shell.magics_manager.magics.values():
-        for name in [name for name, function in table.items() if _belongs(function, magics)]:
+        for name in [name for name, function in table.items() if _belongs(function, ours)]:
             del table[name]
+    # By name: a matcher of the package as it was before a reload is another object.
     matchers = shell.Completer.custom_matchers
-    matchers[:] = [matcher for matcher in matchers if not _belongs(matcher, magics)]
+    matchers[:] = [each for each in matchers if getattr(each, "__name__", "") != "complete_magic"]
     # A Magics object enters itself among the configurables.
-    ours = (ParallelMagics.__name__, NBParallel.__name__)
-    shell.configurables[:] = [each for each in shell.configurables if type(each).__name__ not in ours]
+    names = {*ours, NBParallel.__name__}
+    shell.configurables[:] = [each for each in shell.configurables if type(each).__name__ not in names]
 
 
-def _belongs(function: Any, magics: Any) -> bool:
-    return magics is not None and getattr(function, "__self__", None) is magics
+def _belongs(function: Any, ours: dict[str, Any]) -> bool:
+    owner = getattr(function, "__self__", None)
+    return owner is not None and any(owner is magics for magics in ours.values())
 
 
 def _prepare(start_method: str) -> None:

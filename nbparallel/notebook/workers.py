@@ -1,15 +1,52 @@
-"""What ``%pworkers`` shows: what this notebook may use, what its maps use, and which workers are warm.
-
-Called by `magics`.
-"""
+"""``%pworkers``: what this notebook may use, what its maps use, and which workers are warm. Registered by `load`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
+
 import psutil
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, line_magic, magics_class
 
 from nbparallel import backends, config
 from nbparallel.backends.processes import ProcessesBackend
 from nbparallel.machine import resources
+from nbparallel.notebook.options import whole_number
+from nbparallel.tracebacks import hidden
+
+
+@magics_class
+class WorkerMagics(Magics):
+    """``%pworkers``."""
+
+    words: ClassVar[Mapping[str, Iterable[str]]] = {"pworkers": ("auto", "restart")}
+
+    @line_magic
+    def pworkers(self, line: str) -> None:
+        """Show what this notebook may use and which workers are warm, or set how many a map uses.
+
+        %pworkers            cores and memory and why, how workers start, which are warm
+        %pworkers 4          maps use 4 workers from now on
+        %pworkers auto       maps use one worker per effective core, as at the beginning
+        %pworkers restart    stop the warm workers; the next map starts fresh ones
+
+        The same without the magic: `resources()`, `configure(workers=4)`.
+        """
+        with hidden:
+            word = line.strip()
+            if word == "restart":
+                count = len(warm_pids())
+                backends.shutdown()
+                print(f"{count} stopped; the next map starts fresh workers")
+            elif word:
+                try:
+                    config.configure(workers="auto" if word == "auto" else whole_number(word))
+                except ValueError as error:
+                    raise UsageError(f"%pworkers takes a number, auto or restart, not {word}: {error}") from None
+                print(f"workers  {config.resolve_workers(None)}")
+            else:
+                print(overview())
 
 
 def overview() -> str:

@@ -1,4 +1,4 @@
-"""The magics: ``%pmap`` and ``%pworkers``.
+"""The magics that map: ``%pmap``.
 
 Registered by `load`. Each is a parser of its line over the public functions, so that whatever works in a cell works in
 a script.
@@ -6,10 +6,9 @@ a script.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
-from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
-from IPython.core.error import UsageError
 from IPython.core.magic import (
     Magics,
     line_magic,
@@ -21,7 +20,7 @@ from IPython.core.magic import (
 
 from nbparallel import backends, config, mapping
 from nbparallel.choice import check_chunksize
-from nbparallel.notebook import comprehension, workers
+from nbparallel.notebook import comprehension
 from nbparallel.notebook.options import Option, split_options, variable_name, whole_number
 from nbparallel.tracebacks import hidden
 
@@ -42,8 +41,11 @@ PMAP_OPTIONS = {
 
 
 @magics_class
-class ParallelMagics(Magics):
-    """``%pmap`` and ``%pworkers``."""
+class MapMagics(Magics):
+    """``%pmap``."""
+
+    #: What completes a line, by magic.
+    words: ClassVar[Mapping[str, Iterable[str]]] = {"pmap": PMAP_OPTIONS}
 
     @no_var_expand
     @needs_local_scope
@@ -88,41 +90,3 @@ class ParallelMagics(Magics):
                 return found
             user[out] = found
             return None
-
-    @line_magic
-    def pworkers(self, line: str) -> None:
-        """Show what this notebook may use and which workers are warm, or set how many a map uses.
-
-        %pworkers            cores and memory and why, how workers start, which are warm
-        %pworkers 4          maps use 4 workers from now on
-        %pworkers auto       maps use one worker per effective core, as at the beginning
-        %pworkers restart    stop the warm workers; the next map starts fresh ones
-
-        The same without the magic: `resources()`, `configure(workers=4)`.
-        """
-        with hidden:
-            word = line.strip()
-            if word == "restart":
-                count = len(workers.warm_pids())
-                backends.shutdown()
-                print(f"{count} stopped; the next map starts fresh workers")
-            elif word:
-                try:
-                    config.configure(workers="auto" if word == "auto" else whole_number(word))
-                except ValueError as error:
-                    raise UsageError(f"%pworkers takes a number, auto or restart, not {word}: {error}") from None
-                print(f"workers  {config.resolve_workers(None)}")
-            else:
-                print(workers.overview())
-
-    @context_matcher()  # type: ignore[untyped-decorator]
-    def complete_options(self, context: CompletionContext) -> SimpleMatcherResult:
-        """Complete the options of ``%pmap`` and the words of ``%pworkers``."""
-        before = context.line_with_cursor[: context.cursor_position].lstrip()
-        name, _, typed = before.rpartition("%")[2].partition(" ")
-        known = {"pmap": list(PMAP_OPTIONS), "pworkers": ["auto", "restart"]}.get(name, [])
-        last = typed.split(" ")[-1]
-        if "%" not in before or (name == "pmap" and not last.startswith("-")):
-            known = []
-        found = [SimpleCompletion(text=each, type="option") for each in known if each.startswith(last)]
-        return {"completions": found, "matched_fragment": last, "suppress": bool(found)}
