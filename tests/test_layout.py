@@ -20,6 +20,7 @@ ORDER = [
     "errors",
     "interrupts",
     "words",
+    "commands",
     "machine",
     "serialize",
     "checkpoints",
