@@ -34,6 +34,7 @@ ORDER = [
     "nbval",
     "progress",
     "mapping",
+    "jobs",
     "pool",
     "executor",
     "notebook",
