@@ -140,12 +140,24 @@ def test_jobs_run_beside_each_other_and_beside_maps(kernel: Kernel) -> None:
     assert kernel.run("%pjobs forget done\n%pjobs").stdout.endswith("no jobs: %%pbackground starts one\n")
 
 
+def test_fresh_workers_for_maps_leave_the_jobs_alone(kernel: Kernel) -> None:
+    kernel.run(LOAD)
+    kernel.run(WAITS)
+    kernel.run("%%pbackground -o job\nwaits('a')")
+    pid_of(kernel, "a")
+    kernel.run("%pworkers restart")
+    assert kernel.run("%%pfor x in range(2)\nx").result == "[0, 1]"
+    kernel.run("%pworkers restart")
+    assert kernel.run("job.state").result == "'running'"
+    (kernel.folder / "a goes on").touch()
+    assert kernel.run("job.result()").result == "'a'"
+
+
 def test_stop_ends_the_waiting_and_no_job(kernel: Kernel) -> None:
     kernel.run(LOAD)
     kernel.run(WAITS)
     kernel.run("%%pbackground -o job\nwaits('a')")
     pid_of(kernel, "a")
-    kernel.run("(folder / 'asks').touch()")
     cell = kernel.send("(folder / 'waiting').touch()\njob.result()")
     assert kernel.receive((kernel.folder / "waiting").exists)
     kernel.interrupt()
