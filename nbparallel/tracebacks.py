@@ -100,6 +100,14 @@ class Origin(NamedTuple):
                 object.__setattr__(error, "__context__", self.context)
 
 
+def stacklevel() -> int:
+    """Return the `stacklevel` with which a warning by the caller names the user's line, also where a magic called."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and _root(frame) in (_PACKAGE, "IPython", *_HELPERS):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
 class _Hidden:
     def __enter__(self) -> None:
         """Nothing to prepare."""

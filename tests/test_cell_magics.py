@@ -76,6 +76,16 @@ def test_an_item_that_adds_to_a_variable_of_the_notebook_is_told_so(kernel: Kern
     assert refused.stderr.startswith("UsageError: %%pfor: 'global total' would only change a worker's copy")
 
 
+def test_a_warning_names_the_cell_and_not_the_magic(kernel: Kernel) -> None:
+    kernel.run(f"{LOAD}\nheavy = bytearray(11_000_000)")
+    warned = kernel.run("%%pfor x in range(2)\nlen(heavy) + x")
+    [where, line] = warned.stderr.splitlines()
+    assert "NBParallelWarning: <pfor> refers to heavy, 11 MB" in where
+    assert f"/ipykernel_{kernel.pid}/" in where
+    assert line == "  %%pfor x in range(2)"
+    assert f"/ipykernel_{kernel.pid}/" in kernel.run("pmap(lambda x: len(heavy), range(2))").stderr
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="these are commands of a POSIX shell")
 def test_stop_ends_the_items_and_the_commands_that_they_run(kernel: Kernel) -> None:
     kernel.run(f"{LOAD}\n[each.unlink() for each in folder.iterdir()];")
