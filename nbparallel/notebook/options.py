@@ -24,11 +24,12 @@ class Option:
 
     Attributes:
         name: what its value is called.
-        read: makes the value of its text, and raises ValueError or TypeError, with a message, for a wrong one.
+        read: makes the value of its text, and raises ValueError or TypeError, with a message, for a wrong one; `None`
+            if the option has no value: it is true where it stands.
     """
 
     name: str
-    read: Callable[[str], Any]
+    read: Callable[[str], Any] | None
 
 
 def split_options(line: str, known: Mapping[str, Option], magic: str) -> tuple[dict[str, Any], str]:
@@ -52,6 +53,12 @@ def split_options(line: str, known: Mapping[str, Option], magic: str) -> tuple[d
                 f"{magic}: unknown option {spelling}; known: {', '.join(known)}. "
                 "An expression that begins with a minus goes behind --"
             )
+        if option.read is None:
+            if "=" in rest[: match.start("value")]:
+                raise UsageError(f"{magic}: {spelling} takes no value")
+            found[option.name] = True
+            rest = rest[match.start("value") :]
+            continue
         if not match["value"]:
             raise UsageError(f"{magic}: {spelling} needs a value")
         try:
