@@ -97,6 +97,15 @@ def test_a_package_and_a_folder_of_the_path(notebook: Kernel) -> None:
     notebook.run("sys.path.remove(str(folder / 'lib'))")
 
 
+def test_a_package_itself(notebook: Kernel) -> None:
+    (notebook.folder / "parts").mkdir(exist_ok=True)
+    notebook.run(module("rate = 1", "parts/__init__.py"))
+    notebook.run(module("from . import rate\ndef g(x):\n    return rate * x", "parts/sub.py"))
+    notebook.run(module("rate = 2\nmore = 3", "parts/__init__.py"))
+    notebook.run(module("from . import rate\ndef g(x):\n    return rate * x", "parts/sub.py"))
+    assert notebook.run("parts.more, parts.sub is sub, sub.g(7), pmap(sub.g, [7])").result == "(3, True, 14, [14])"
+
+
 def test_a_module_that_fails(notebook: Kernel) -> None:
     notebook.run(module("def f(x):\n    return x", "fails.py"))
     shown = notebook.run(module("def f(x)\n    return x", "fails.py"))
@@ -137,6 +146,7 @@ def test_what_is_not_its_own_is_refused(notebook: Kernel) -> None:
         ("pandas.py", "pandas would be imported from "),
         ("a-b.py", "'a-b' can't be imported by an import statement: "),
         ("class.py", "'class' can't be imported by an import statement: "),
+        ("my-lib/x.py", "'my-lib' can't be imported by an import statement: "),
         ("nowhere/x.py", "there is no folder "),
         ("../outside.py", "no folder of sys.path leads to "),
         ("", "needs the name of a file, for example: %%pmodule tools.py"),
@@ -144,6 +154,7 @@ def test_what_is_not_its_own_is_refused(notebook: Kernel) -> None:
     ],
 )
 def test_names_that_can_not_be(notebook: Kernel, line: str, said: str) -> None:
+    (notebook.folder / "my-lib").mkdir(exist_ok=True)
     before = sorted(notebook.folder.iterdir())
     shown = notebook.run(module("x = 1", line))
     assert shown.stderr.removeprefix("UsageError: %%pmodule").lstrip(": ").startswith(said)

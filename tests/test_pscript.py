@@ -189,6 +189,11 @@ def test_its_end_in_words(notebook: Kernel, source: str, said: str) -> None:
         assert notebook.run(script(source)).stderr == ""
 
 
+def test_it_may_remove_what_it_came_from(notebook: Kernel) -> None:
+    source = "import os, shutil, sys\nshutil.rmtree(os.path.dirname(__file__))\nsys.exit('gone')"
+    assert notebook.run(script(source)).stderr == "gone\nexit code 1\n"
+
+
 def test_check_raises(notebook: Kernel) -> None:
     shown = notebook.run("%%pscript --check\nimport sys\nsys.exit(3)", fails=True)
     assert shown.error is not None

@@ -76,7 +76,7 @@ class FileMagics(Magics):
                 name = modules.save(cell, path, **options)
             except SyntaxError as error:
                 raise UsageError(f"%%pmodule: {_place(error)}") from None
-            except (ValueError, FileExistsError, FileNotFoundError) as error:
+            except (ValueError, OSError) as error:
                 raise UsageError(f"%%pmodule: {error}") from None
             assert self.shell is not None
             module = modules.import_again(name)

@@ -68,14 +68,16 @@ def import_again(name: str) -> ModuleType:
     importlib.invalidate_caches()
     module = sys.modules.get(name)
     if module is None:
-        with contextlib.suppress(OSError, NotImplementedError):  # of a file that was there once, in the same second
-            spec = importlib.util.find_spec(name)
-            os.unlink(importlib.util.cache_from_source(spec.origin))  # type: ignore[union-attr,arg-type]
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.cached is not None:
+            with contextlib.suppress(OSError):  # of a file that was there once, in the same second
+                os.unlink(spec.cached)
         return importlib.import_module(name)
     namespace = vars(module)
     before = dict(namespace)
-    for each in [each for each in namespace if not (each.startswith("__") and each.endswith("__"))]:
-        del namespace[each]  # what the new version has no more, workers have not either
+    for each, value in before.items():  # what the new version has no more, workers have not either
+        if not (each.startswith("__") and each.endswith("__")) and sys.modules.get(f"{name}.{each}") is not value:
+            del namespace[each]
     try:
         return importlib.reload(module)
     except BaseException:
@@ -96,13 +98,14 @@ def _file_of(path: str | os.PathLike[str]) -> Path:
 
 def _name_of(file: Path) -> str:
     """Return the shortest name under which the import system could find a file."""
-    _require_identifier(file.stem, file)
     for entry in sorted(_path_entries(), key=lambda entry: len(entry.parts), reverse=True):
-        with contextlib.suppress(ValueError):  # it is no folder above the file
-            parts = file.relative_to(entry).with_suffix("").parts
-            for part in parts:
-                _require_identifier(part, file)
-            return ".".join(parts)
+        if not file.is_relative_to(entry):
+            continue
+        parts = file.relative_to(entry).with_suffix("").parts
+        parts = parts[:-1] if file.stem == "__init__" and parts[1:] else parts
+        for part in parts:
+            _require_identifier(part, file)
+        return ".".join(parts)
     raise ValueError(
         f"no folder of sys.path leads to {file}, so nothing could import it: write it beside the notebook, or call "
         f"sys.path.insert(0, {str(file.parent)!r}) first"

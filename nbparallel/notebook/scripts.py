@@ -234,6 +234,7 @@ class _Script:
             environment.pop("PYTHONUNBUFFERED", None)
             if not is_terminal:
                 environment["PYTHONUNBUFFERED"] = "1"
+            self._written = ours.enter_context(open(os.path.join(folder, "report"), "w+b"))
             with interrupts.held_back():
                 self._supervisor = _start_supervisor(folder, theirs_out, theirs_err, environment)
             self._held = ours.pop_all()
@@ -255,23 +256,23 @@ class _Script:
 
     def finish(self) -> Finished:
         """End what still runs, show what is left to show and what has happened, and return it."""
-        self._supervisor.stdin.close()  # type: ignore[union-attr]  # this is how it is told
-        limit = time.monotonic() + _PATIENCE_SECONDS
-        while self._supervisor.poll() is None and time.monotonic() < limit:
+        with self._held:
+            self._supervisor.stdin.close()  # type: ignore[union-attr]  # this is how it is told
+            limit = time.monotonic() + _PATIENCE_SECONDS
+            while self._supervisor.poll() is None and time.monotonic() < limit:
+                for stream in self._streams:
+                    self._pass(stream)  # all is to be shown, and it may be more than a pipe holds
+                time.sleep(0.002)
+            report = self._report()
+            if report is None:
+                self._supervisor.kill()
+                self._supervisor.wait()
+            swept = _sweep(self._folder) if report is None or _CAN_ESCAPE else 0
             for stream in self._streams:
-                self._pass(stream)  # all is to be shown, and it may be more than a pipe holds
-            time.sleep(0.002)
-        report = self._report()
-        if report is None:
-            self._supervisor.kill()
-            self._supervisor.wait()
-        swept = _sweep(self._folder) if report is None or _CAN_ESCAPE else 0
-        for stream in self._streams:
-            stream.output.settle()
-            while self._pass(stream, nothing=False):
-                pass
-            self._say(stream, b"")
-        self._held.close()
+                stream.output.settle()
+                while self._pass(stream, nothing=False):
+                    pass
+                self._say(stream, b"")
         self._outbox.end()
         self._show()
         if report is None:
@@ -308,9 +309,8 @@ class _Script:
 
     def _report(self) -> dict[str, Any] | None:
         try:
-            with open(os.path.join(self._folder, "report"), "rb") as file:
-                return marshal.load(file)  # type: ignore[no-any-return]
-        except FileNotFoundError:
+            return marshal.load(self._written)  # type: ignore[no-any-return]
+        except EOFError:
             return None
 
     def _finished(self, report: dict[str, Any], swept: int) -> Finished:
@@ -330,6 +330,8 @@ class _Script:
             case "left":
                 own = _exit_in_words(code)
                 finished.ended = f"{own}{'; ' if own else ''}ended what the script had left running: {count}"
+        if report["left"]:
+            finished.ended += f"; {_processes(report['left'])} could not be ended"
         return finished
 
 

@@ -55,8 +55,14 @@ class Tree(Protocol):
     def command(self, pid: int) -> str:
         """Return the command that one of them was started by; nothing if it has ended."""
 
+    def stop_group(self) -> None:
+        """Have all that are in the script's own group stand still at once: none can start another meanwhile."""
+
     def stop(self, pid: int) -> None:
         """Have one of them stand still."""
+
+    def resume(self, pid: int) -> None:
+        """Have one of them go on."""
 
     def kill(self, pid: int) -> None:
         """End one of them."""
@@ -133,9 +139,16 @@ class LinuxTree:
         except OSError:
             return ""
 
+    def stop_group(self) -> None:
+        _stop_group(self._script.pid)
+
     def stop(self, pid: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGSTOP)
+
+    def resume(self, pid: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGCONT)
 
     def kill(self, pid: int) -> None:
         with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", "rb") as file:
@@ -192,10 +205,18 @@ class OtherTree:
         except self._psutil.Error:
             return ""
 
+    def stop_group(self) -> None:
+        _stop_group(self._script.pid)
+
     def stop(self, pid: int) -> None:
         if sys.platform != "win32":
             with contextlib.suppress(self._psutil.Error):
                 self._known[pid].suspend()  # not if the id is another process's by now
+
+    def resume(self, pid: int) -> None:
+        if sys.platform != "win32":
+            with contextlib.suppress(self._psutil.Error):
+                self._known[pid].resume()
 
     def kill(self, pid: int) -> None:
         with contextlib.suppress(self._psutil.Error):
@@ -226,6 +247,12 @@ def _start(command: list[str], before: Callable[[], object] | None) -> subproces
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=before)
 
 
+def _stop_group(leader: int) -> None:
+    if sys.platform != "win32":
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(leader, signal.SIGSTOP)
+
+
 def watch(
     tree: Tree, timeout: float, max_processes: int, over: threading.Event, is_abandoned: Callable[[], bool]
 ) -> dict[str, Any]:
@@ -239,7 +266,7 @@ def watch(
         is_abandoned: tells whether the notebook is gone.
     """
     begun = time.monotonic()
-    ended = most = 0
+    ended = most = left = 0
     why = ""
     grace: float | None = None
     while not tree.is_over():
@@ -258,40 +285,35 @@ def watch(
         else:
             over.wait(_LOOK_SECONDS)
             continue
-        ended = _end(tree)
+        ended, left = _end(tree)
         break
-    return {"code": tree.code, "why": why, "ended": ended, "most": most, "seconds": time.monotonic() - begun}
+    return {"code": tree.code, "why": why, "ended": ended, "left": left, "most": most}
 
 
-def _end(tree: Tree) -> int:
-    """End all of a tree, and return how many that were."""
+def _end(tree: Tree) -> tuple[int, int]:
+    """End all of a tree, and return how many that were, and how many could not be ended."""
     ended: set[int] = set()
     begun = time.monotonic()
+    tree.stop_group()
     while not tree.is_over() and (passed := time.monotonic() - begun) < _PATIENCE_SECONDS:
-        spared = passed < GRACE_SECONDS
-        found = _others(tree, spared)
-        # First all stand still, or some would start others while the rest is killed.
-        while fresh := found - ended:
-            for pid in fresh:
-                tree.stop(pid)
-            ended |= fresh
-            found = _others(tree, spared)
-        for pid in found:
+        found = tree.alive()
+        fresh = found - ended
+        for pid in fresh:
+            tree.stop(pid)
+        ended |= fresh
+        if fresh and passed < GRACE_SECONDS:
+            continue  # first all stand still, or some would start others while the rest is killed
+        # Those that take away the names of semaphores and shared memory which others leave end by themselves, when the
+        # last of the others has.
+        spared = {pid for pid in found if passed < GRACE_SECONDS and _TRACKER in tree.command(pid)}
+        for pid in found - spared:
             tree.kill(pid)
+        for pid in spared:
+            tree.resume(pid)
         time.sleep(0.001)
     tree.tidy()
-    return len(ended)
-
-
-def _others(tree: Tree, spared: bool) -> set[int]:
-    """Return the ids of those alive that are to be ended.
-
-    Args:
-        tree: all of them.
-        spared: whether those are left out that take away the names of semaphores and shared memory which others leave.
-            Each ends by itself when the last of the others has.
-    """
-    return {pid for pid in tree.alive() if not (spared and _TRACKER in tree.command(pid))}
+    left = set() if tree.is_over() else tree.alive()
+    return len(ended - left), len(left)
 
 
 def main(folder: str, parent: int) -> None:
@@ -311,6 +333,7 @@ def main(folder: str, parent: int) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     with open(os.path.join(folder, "order"), "rb") as file:
         order = marshal.load(file)
+    written = open(os.path.join(folder, "report"), "r+b")  # noqa: SIM115 - now, as the script may remove the folder
     tree: Tree = LinuxTree(order["command"]) if sys.platform == "linux" else OtherTree(order["command"])
 
     def wait_for_word() -> None:
@@ -324,11 +347,8 @@ def main(folder: str, parent: int) -> None:
         return sys.platform != "win32" and os.getppid() != parent
 
     report = watch(tree, order["timeout"], order["max_processes"], over, is_orphan)
-    draft = os.path.join(folder, "draft")
-    with contextlib.suppress(FileNotFoundError):  # the notebook has given up waiting
-        with open(draft, "wb") as written:
-            marshal.dump(report, written)
-        os.replace(draft, os.path.join(folder, "report"))
+    marshal.dump(report, written)
+    written.flush()
     if is_orphan() or (sys.platform == "win32" and not _exists(parent)):
         shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)  # the thread still reads
