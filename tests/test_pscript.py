@@ -337,6 +337,7 @@ def test_run_script_is_the_same_without_a_notebook(capfd: pytest.CaptureFixture[
         ({"max_processes": 0}, ValueError),
         ({"max_processes": 1.5}, TypeError),
         ({"source": 1}, TypeError),
+        ({"name": "a/b.py"}, ValueError),
     ],
 )
 def test_run_script_refuses_what_makes_no_sense(options: dict, error: type[Exception]) -> None:

@@ -15,7 +15,7 @@ def run(order: dict[str, Any]) -> None:
     """Become the script: its ``__main__``, its path, its arguments, its start method.
 
     Args:
-        order: as `scripts` has written it.
+        order: as `followed` has written it.
     """
     path = order["script"]
     _prepare_multiprocessing(order["start"], order["folder"])

@@ -1,6 +1,6 @@
 """The process between a notebook and its script: it starts the script, counts what becomes of it, and ends it all.
 
-Run by path, by `scripts`, of which it imports nothing. It ends every process that came of the script when the time is
+Run by path, by `followed`, of which it imports nothing. It ends every process that came of the script when the time is
 over, when there are too many at once, when the notebook says so or is gone, and when the script itself has ended. On
 Linux no process escapes: orphans, and those in a session of their own, become children of this one. Elsewhere
 `psutil` finds them by their parents, while these live, and by their group.
