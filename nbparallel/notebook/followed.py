@@ -111,7 +111,8 @@ class Script:
 
     def relay(self) -> None:
         """Show what the script writes, until its supervisor has ended."""
-        with selectors.DefaultSelector() as selector:
+        # Not kqueue, which has had its troubles with terminals.
+        with getattr(selectors, "PollSelector", selectors.SelectSelector)() as selector:
             for stream in self._streams:
                 selector.register(stream.output.fileno(), selectors.EVENT_READ, stream)
             while self._supervisor.poll() is None:

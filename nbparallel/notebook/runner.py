@@ -52,8 +52,9 @@ def _fresh_main(path: str) -> Any:
     main.__file__ = path
     main.__loader__ = type(__loader__)("__main__", path)  # type: ignore[name-defined]
     main.__builtins__ = __builtins__
-    main.__annotations__ = {}
     main.__cached__ = None
+    if sys.version_info < (3, 14):
+        main.__annotations__ = {}
     _kept.append(sys.modules["__main__"])
     sys.modules["__main__"] = main
     return main
@@ -62,6 +63,8 @@ def _fresh_main(path: str) -> Any:
 _kept: list[Any] = []  # a module that nobody holds would be emptied under the running function
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        del sys.path[0]  # this file's folder: its neighbours are modules of a package, and no others
     with open(sys.argv[1], "rb") as _file:
         _order = marshal.load(_file)
     run(_order)
