@@ -51,7 +51,8 @@ class FileMagics(Magics):
 
         The module is an ordinary one: this notebook, the standard multiprocessing and other programs can import it.
         Its name is bound here. Run the cell again, edited or not, and the module is imported again; warm workers have
-        the new version at the next map. A name that was taken out of it before (from name import f) stays as it was.
+        the new version at the next map. What was taken out of it before (from tools import f) stays what it was: maps
+        here still take it, the standard module's pools refuse it until it is taken out again.
 
         Options:
           --force    replace a file that %%pmodule has not written, or that was edited since
