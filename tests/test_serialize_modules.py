@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from roundtrip import Notebook, nb, worker
 
-from nbparallel.serialize import modules
+from nbparallel.serialize import modules, unit_of
 
 __all__ = ["nb", "worker"]
 
@@ -51,6 +51,29 @@ class TestModules:
             assert nb.both("scale", 4) == 8
         finally:
             sys.modules.pop("nearby", None)
+
+    def test_what_a_module_had_before_it_was_reloaded_goes_by_value(
+        self, nb: Notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.syspath_prepend(str(tmp_path))
+        file = tmp_path / "reloaded.py"
+        file.write_text("def f(x): return 'old', x\nclass C:\n    def m(self): return 'old'\n")
+        try:
+            nb.cell("""
+                import reloaded
+                from reloaded import C, f
+                def g(x): return f(x), C().m()
+            """)
+            before = unit_of(nb["f"]), unit_of(nb["g"])
+            assert (unit_of(nb["f"]), unit_of(nb["g"])) == before
+            file.write_text("def f(x): return 'newer', x\nclass C:\n    def m(self): return 'newer'\n")
+            importlib.reload(nb["reloaded"])
+            unit_of(nb["reloaded"].f)  # the new one's pickle is what the old one's was
+            assert (nb.both("f", 1), nb.both("g", 1)) == (("old", 1), (("old", 1), "old"))
+            assert unit_of(nb["f"]) is not before[0]
+            assert unit_of(nb["g"]) is not before[1]
+        finally:
+            sys.modules.pop("reloaded", None)
 
     def test_module_without_a_file_goes_by_value(self, nb: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
         module = types.ModuleType("made_here")

@@ -18,13 +18,14 @@ from nbparallel import config
 from nbparallel.engine import process
 from nbparallel.errors import NBParallelWarning
 from nbparallel.notebook.completion import matcher
+from nbparallel.notebook.files import FileMagics
 from nbparallel.notebook.jobs import JobMagics
 from nbparallel.notebook.maps import MapMagics
 from nbparallel.notebook.settings import NBParallel
 from nbparallel.notebook.workers import WorkerMagics
 
 #: All magics; each class says by `words` what completes its lines.
-FAMILY = (MapMagics, JobMagics, WorkerMagics)
+FAMILY = (MapMagics, JobMagics, FileMagics, WorkerMagics)
 
 
 def load(shell: Any) -> None:

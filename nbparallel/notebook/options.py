@@ -27,11 +27,12 @@ class Option:
 
     Attributes:
         name: what its value is called.
-        read: makes the value of its text, and raises ValueError or TypeError, with a message, for a wrong one.
+        read: makes the value of its text, and raises ValueError or TypeError, with a message, for a wrong one; `None`
+            if the option has no value: it is true where it stands.
     """
 
     name: str
-    read: Callable[[str], Any]
+    read: Callable[[str], Any] | None
 
 
 def split_options(line: str, known: Mapping[str, Option], magic: str) -> tuple[dict[str, Any], str]:
@@ -56,6 +57,13 @@ def split_options(line: str, known: Mapping[str, Option], magic: str) -> tuple[d
                 f"{magic}: unknown option {spelling}; known: {', '.join(known)}. "
                 "An expression that begins with a minus goes behind --"
             )
+        if option.read is None:
+            start = match.start("value") if match["quoted"] is None else match.start("quoted") - 1
+            if "=" in rest[:start]:
+                raise UsageError(f"{magic}: {spelling} takes no value")
+            found[option.name] = True
+            rest = rest[start:]
+            continue
         value = match["quoted"] or match["value"]
         if not value:
             raise UsageError(f"{magic}: {spelling} needs a value")

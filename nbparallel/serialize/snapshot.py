@@ -22,12 +22,13 @@ class Snapshot:
     It only exists for units all of whose parts are immutable, functions or modules.
     """
 
-    __slots__ = ("_functions", "_held", "_reducers", "_savers")
+    __slots__ = ("_functions", "_held", "_named", "_reducers", "_savers")
 
     def __init__(self) -> None:
         # A function, its parts, its globals' names and their values: by id, because they may lead back to it.
         self._functions: list[tuple[weakref.ref[types.FunctionType], tuple[int, ...], Any, tuple[int, ...]]] = []
         self._held: list[Any] = []  # so that no id is used again; functions have an entry of their own
+        self._named: list[Any] = []
         self._reducers = dict(copyreg.dispatch_table)
         self._savers = registered_with_dill()
 
@@ -39,8 +40,15 @@ class Snapshot:
         entry = (weakref.ref(function), tuple(map(id, parts)), names, tuple(map(id, values)))
         self._functions.append(entry)
 
+    def add_named(self, obj: Any) -> None:
+        """Take note that a function or a class was only named: its module may be imported again."""
+        if obj.__module__ in modules.own_modules():
+            self._named.append(obj)
+
     def holds(self) -> bool:
         if self._savers is not registered_with_dill() or self._reducers != copyreg.dispatch_table:
+            return False
+        if not all(map(modules.travels_by_name, self._named)):
             return False
         for ref, parts, names, values in self._functions:
             function = ref()

@@ -60,13 +60,12 @@ class Unit:
 class _Version:
     """What is kept of a unit while its object lives. It holds no by-value function or class: they may be dropped."""
 
-    __slots__ = ("__weakref__", "_unit", "number", "segments", "snapshot", "tracked")
+    __slots__ = ("__weakref__", "_unit", "number", "segments", "tracked")
 
     def __init__(self, segments: tuple[Buffer, ...]) -> None:
         self.number = next(_numbers)
         self.segments = segments
         self.tracked: list[Callable[[], Any]] = []
-        self.snapshot: Snapshot | None = None
         self._unit: weakref.ref[Unit] | None = None
         _alive[self.number] = weakly.reference(self, _alive, self.number)
 
@@ -78,12 +77,22 @@ class _Version:
         return unit
 
 
+# What a module has under a name, and a pickle then only names.
+_NAMED = (types.FunctionType, type, functools._lru_cache_wrapper)
+
+
 class _UnitPickler(Pickler):
     def __init__(self, buffer_callback: Any) -> None:
         super().__init__(buffer_callback)
         self.snapshot = Snapshot()
         self.keep: dict[int, Any] = {}
         self.files: set[str] = set()
+
+    def reducer_override(self, obj: Any) -> Reduction:
+        reduction = super().reducer_override(obj)
+        if reduction is NotImplemented and isinstance(obj, _NAMED):
+            self.snapshot.add_named(obj)
+        return reduction
 
     def track(self, obj: Any) -> str:
         self.keep[id(obj)] = obj
@@ -129,7 +138,7 @@ def _sources(files: set[str]) -> dict[str, list[str]]:
 # ---- the parent's side --------------------------------------------------------------------------------------------
 
 _alive: dict[int, weakref.ref[_Version]] = {}
-_by_object: dict[Any, tuple[weakref.ref[Any], _Version]] = {}
+_by_object: dict[Any, tuple[weakref.ref[Any], _Version, Snapshot | None]] = {}
 _by_content: dict[bytes, weakref.ref[_Version]] = {}
 
 
@@ -143,8 +152,8 @@ def unit_of(obj: Any) -> Unit:
     bound = type(obj) is types.MethodType
     owner, key = (obj.__self__, (id(obj.__self__), id(obj.__func__))) if bound else (obj, id(obj))
     known = _by_object.get(key)
-    last = None if known is None or known[0]() is not owner else known[1]
-    if last is not None and last.snapshot is not None and last.snapshot.holds():
+    _, last, snapshot = known if known is not None and known[0]() is owner else (None, None, None)
+    if last is not None and snapshot is not None and snapshot.holds():
         return last.unit()
     pickler, stream, buffers = dump_with(_UnitPickler, obj)
     assert isinstance(pickler, _UnitPickler)
@@ -153,11 +162,11 @@ def unit_of(obj: Any) -> Unit:
         last = None if same is None else same()
     if last is None or not _same(last.segments, stream, buffers):
         last = _Version((stream, *(bytearray(view) for view in buffers)))
-    last.snapshot = None if pickler.volatile or not is_frozen(obj) else pickler.snapshot
+    snapshot = None if pickler.volatile or not is_frozen(obj) else pickler.snapshot
     last.tracked = [tracker.reference_to(tracked) for tracked in pickler.keep.values()]
     unit = last.unit()
     _by_content[stream] = weakly.reference(last, _by_content, stream)
-    _remember(owner, key, last)
+    _remember(owner, key, last, snapshot)
     return unit
 
 
@@ -175,9 +184,10 @@ def _same(segments: tuple[Buffer, ...], stream: bytes, buffers: Sequence[memoryv
     )
 
 
-def _remember(owner: Any, key: Any, version: _Version) -> None:
+def _remember(owner: Any, key: Any, version: _Version, snapshot: Snapshot | None) -> None:
     try:
-        _by_object[key] = (weakly.reference(owner, _by_object, key), version)
+        # The snapshot is the object's: another whose pickle is the same has one of its own.
+        _by_object[key] = (weakly.reference(owner, _by_object, key), version, snapshot)
     except TypeError:  # no weak references: bound built-in methods, some extension types
         return
 
