@@ -50,15 +50,15 @@ class _Carrying:
             return loads(super().get(block, timeout))
 
 
-class Queue(_Carrying, standard.Queue)  # type: ignore[type-arg]:
+class Queue(_Carrying, standard.Queue):  # type: ignore[type-arg]
     """A queue for any number of processes."""
 
 
-class JoinableQueue(_Carrying, standard.JoinableQueue):
+class JoinableQueue(_Carrying, standard.JoinableQueue):  # type: ignore[type-arg]
     """A queue whose `join` waits until each item was reported by `task_done`."""
 
 
-class SimpleQueue(standard.SimpleQueue):
+class SimpleQueue(standard.SimpleQueue):  # type: ignore[type-arg]
     """A queue without a size: a pipe with two locks."""
 
     def put(self, obj: Any) -> None:
