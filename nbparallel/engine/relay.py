@@ -25,6 +25,8 @@ OWN = -2
 #: The task that runs, and its run; -1 outside of one.
 task = -1
 run = -1
+#: What a bar is labelled by, if not by its task: the name of a process that is no worker any more.
+name = ""
 #: Whether a line was begun and not ended.
 unfinished = False
 #: What is done at the end of each task.

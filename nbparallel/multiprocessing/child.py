@@ -23,7 +23,7 @@ def live(channel: Channel, segments: list[bytearray], descriptors: list[int]) ->
 
     if segments:
         if hasattr(resource_tracker, "getfd"):  # the last is the tracker's, which all of a family share
-            resource_tracker._resource_tracker._fd = descriptors.pop()  # type: ignore[attr-defined]
+            resource_tracker._resource_tracker._fd = descriptors.pop()
         method, process = _load(segments, descriptors)
     else:
         method, process = "fork", keeper.take_heir()

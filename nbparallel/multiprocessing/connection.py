@@ -71,7 +71,7 @@ def _rebuild(rebuild: Any, arguments: tuple[Any, ...]) -> Any:
 
 
 def _reduce(connection: Any) -> Any:
-    reduce = ForkingPickler._extra_reducers[type(connection).__mro__[2]]  # type: ignore[attr-defined]
+    reduce = ForkingPickler._extra_reducers[type(connection).__mro__[2]]
     rebuild, arguments = reduce(connection)
     return (_rebuild, (rebuild, arguments))
 

@@ -43,7 +43,7 @@ class Popen:
         self._held: Any = (process._target, process._args, process._kwargs)  # what these hold must last until it begins
         self._end: int | None = None
         self._over = threading.Event()
-        self.output = Shown(process.name)
+        self.output = Shown()
         if sys.platform != "win32":
             self.sentinel, self._end = os.pipe()
         forked = method == "fork"  # then it has everything by its memory

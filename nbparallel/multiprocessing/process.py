@@ -10,6 +10,7 @@ import signal
 import sys
 from typing import Any
 
+from nbparallel.engine import relay
 from nbparallel.interrupts import deferred
 from nbparallel.multiprocessing import context
 from nbparallel.multiprocessing.popen import Popen
@@ -97,6 +98,8 @@ def run(process: Process, parent_sentinel: int) -> int:
                 sys.stderr.write(f"Process {process.name}:\n{in_words(error)[1].rstrip()}\n")
             raise SystemExit(1) from None
 
+    relay.run = relay.task = 0  # bars are those of a task; it has but one
+    relay.name = process.name
     process.run = show_error  # type: ignore[method-assign]
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    return int(process._bootstrap(parent_sentinel))  # type: ignore[attr-defined]
+    return int(process._bootstrap(parent_sentinel))
