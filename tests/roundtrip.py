@@ -69,7 +69,7 @@ class Worker:
     def call(self, function: Any, *arguments: Any, first: bool = False) -> Any:
         """Return what `function` returns there, or raise what it raises; `first` makes it an initializer."""
         unit = unit_of(function)
-        segments, units = dumps_data(arguments)
+        segments, units, _ = dumps_data(arguments)
         units[unit.number] = unit
         gone = [number for number in self._sent if not is_alive(number)]
         new = {

@@ -37,6 +37,7 @@ ORDER = [
     "jobs",
     "pool",
     "executor",
+    "multiprocessing",
     "notebook",
     "cli",
 ]

@@ -543,7 +543,7 @@ from nbparallel.progress import bars
 from nbparallel import pmap
 
 folder = Path({str(tmp_path)!r})
-show = bars.TerminalBar._show_inner
+show = bars.TerminalLines.show
 number = 0
 
 def show_and_note(bar, lines):
@@ -556,7 +556,7 @@ def trains(x, number):
         while not (folder / str(number)).exists():
             time.sleep(0.002)
 
-bars.TerminalBar._show_inner = show_and_note
+bars.TerminalLines.show = show_and_note
 for number in tqdm(range(3), desc="loop"):
     pmap(trains, range(2), [number] * 2, workers=2, chunksize=1, progress=True, label="inner map")
 """

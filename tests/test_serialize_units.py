@@ -132,7 +132,7 @@ class TestRedefinition:
             for _ in range(3):
                 assert unit_of(nb[expression]).number == unit.number, expression
             assert unit_of(nb[expression]) is unit, expression
-        _, units = dumps_data([nb["point"], nb["helper"]])
+        _, units, _ = dumps_data([nb["point"], nb["helper"]])
         assert set(units) == {number(nb, "Point"), number(nb, "helper")}
 
     def test_name_that_is_defined_later(self, nb: Notebook) -> None:
@@ -225,7 +225,7 @@ class TestWhatTravels:
         unit = unit_of(nb["f"])
         assert unit.nbytes > 1_000_000
         assert len(unit.segments) == 2
-        segments, units = dumps_data((nb["f"], 5))
+        segments, units, _ = dumps_data((nb["f"], 5))
         assert sum(len(segment) for segment in segments) < 500
         assert units == {unit.number: unit}
         assert nb.both("g", nb["f"], 5) == 5
@@ -233,7 +233,7 @@ class TestWhatTravels:
     def test_data_shares_memory_until_it_is_sent(self, nb: Notebook) -> None:
         numpy = pytest.importorskip("numpy")
         array = numpy.zeros(100_000)
-        segments, _ = dumps_data(array)
+        segments, _, _ = dumps_data(array)
         array[3] = 7
         assert numpy.frombuffer(segments[1])[3] == 7
         nb.names["array"] = array

@@ -37,6 +37,7 @@ from nbparallel.errors import BackendUnavailable
 from nbparallel.interrupts import held_back
 from nbparallel.machine import blas_environment, blas_threads_per_worker
 from nbparallel.serialize import Unit, dumps_data, is_alive, start_afresh
+from nbparallel.serialize.handover import Descriptors
 
 #: How long a process may take to end once it was told to, in seconds.
 EXIT_GRACE = 2.0
@@ -95,7 +96,7 @@ class PathosBackend(Shipping, SlotsBackend):
     def _run(self, number: int, slot: _Slot, work: Work, chunk: actions.Chunk, payload: Payload) -> bool:
         began = time.perf_counter()
         try:
-            segments, units = dumps_data(payload.inputs)
+            segments, units, descriptors = dumps_data(payload.inputs)
         except BaseException as error:
             self._refuse(number, work, chunk, payload, error)
             return True
@@ -104,7 +105,7 @@ class PathosBackend(Shipping, SlotsBackend):
             self._units[work.number].update(units)
             slot.put_news(self._environment, units)
         slot.ledger.sent(chunk.number, chunk.run, began, segments)
-        slot.put(_header(work, chunk, payload), segments)
+        slot.put((*_header(work, chunk, payload), len(descriptors)), segments, descriptors)
         for header, buffers in map(load, slot.replies()):
             with self._lock:
                 self._lock.touch(work)
@@ -195,13 +196,14 @@ class _Slot:
         if gone:
             self.put(("forget", gone))
         for number in units.keys() - self._sent_units:
-            self.put(("unit", number), units[number].segments)
+            unit = units[number]
+            self.put(("unit", number, len(unit.descriptors)), unit.segments, unit.descriptors)
         self._sent_units = (self._sent_units | units.keys()).difference(gone)
 
-    def put(self, header: tuple[Any, ...], segments: Any = ()) -> None:
+    def put(self, header: tuple[Any, ...], segments: Any = (), descriptors: Descriptors | None = None) -> None:
         """Send a message. A process that has died is noticed by its silence."""
         with contextlib.suppress(OSError):
-            self._channel.send(header, segments)
+            self._channel.send(header, segments, descriptors)
 
     def replies(self) -> Iterator[Message]:
         """Yield what the process says, until it has ended."""

@@ -13,7 +13,7 @@ import select
 import selectors
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from nbparallel.engine import wire
@@ -25,7 +25,7 @@ from nbparallel.engine.relay import is_first
 from nbparallel.engine.times import CutShort, Ledger
 from nbparallel.engine.work import Failure, Said, Work, how_it_ended
 from nbparallel.errors import SerializationError
-from nbparallel.serialize import Unit, attempt, dumps_data, explain, is_alive, name_of, unit_of
+from nbparallel.serialize import Data, Unit, attempt, dumps_data, explain, is_alive, name_of, unit_of
 
 # A line that is longer is handed on in pieces.
 _LINE_CHARACTERS = 65536
@@ -126,23 +126,29 @@ class Connection:
         for number, unit in units.items():
             if number not in self._sent_units:
                 self._sent_units.add(number)
-                self._writer.put(wire.encode(("unit", number), unit.segments))
+                self._writer.put(wire.encode(("unit", number, len(unit.descriptors)), unit.segments), unit.descriptors)
 
-    def put_chunk(
-        self, work: Work, chunk: Chunk, function: Unit, segments: Sequence[wire.Buffer], began: float
-    ) -> None:
+    def put_chunk(self, work: Work, chunk: Chunk, function: Unit, data: Data, began: float) -> None:
         self.adopt(work)
-        self.ledger.sent(chunk.number, chunk.run, began, segments)
+        self.ledger.sent(chunk.number, chunk.run, began, data.segments)
         count = chunk.stop - chunk.start
         header = ("chunk", chunk.number, chunk.run, function.number, work.style, chunk.start, count)
         # A task that is run again is no reason to leave the others out.
         stop_on_error = work.stop_on_error and not work.retries
-        self._writer.put(wire.encode((*header, stop_on_error, work.seed), segments))
+        pieces = wire.encode((*header, stop_on_error, work.seed, len(data.descriptors)), data.segments)
+        self._writer.put(pieces, data.descriptors)
 
     def put_initializer(self, initializer: Initializer) -> None:
         self._initializer = initializer.name
-        self.put_units(initializer.units)
-        self._writer.put(wire.encode(("initializer", initializer.function), initializer.segments))
+        self.put_units(initializer.data.units)
+        data = initializer.data
+        header = ("initializer", initializer.function, len(data.descriptors))
+        self._writer.put(wire.encode(header, data.segments), data.descriptors)
+
+    def put_life(self, module: str, data: Data) -> None:
+        """Have the worker be something else from now on, by what a module's `live` does."""
+        self.put_units(data.units)
+        self._writer.put(wire.encode(("live", module, len(data.descriptors)), data.segments), data.descriptors)
 
     def put_exit(self) -> None:
         self._writer.put(wire.encode(("exit",)))
@@ -306,13 +312,13 @@ class Initializer:
         except Exception as error:
             raise explain(error, function, attempt, name_of(function)) from error
         try:
-            segments, self.units = dumps_data(args)
+            data = dumps_data(args)
         except Exception as error:
             raise explain(error, args, dumps_data, "initargs") from error
-        self.units[unit.number] = unit
+        data.units[unit.number] = unit
         self.function = unit.number
         self.name = name_of(function)
-        self.segments = [bytes(segment) for segment in segments]
+        self.data = data._replace(segments=[bytes(segment) for segment in data.segments])
 
 
 def hear(details: list[Any], segments: list[bytearray], write: Callable[[int, Said], None]) -> None:

@@ -56,7 +56,7 @@ class _Line:
             self._send("")
 
     def _text(self, bar: Any) -> str:
-        label = f"{bar.desc.removesuffix(': ')} [task {self._task}]".lstrip()
+        label = f"{bar.desc.removesuffix(': ')} [{relay.name or f'task {self._task}'}]".lstrip()
         text = bar.format_meter(**{**bar.format_dict, "prefix": label, "ncols": COLUMNS, "colour": None})
         return "".join(each if each.isprintable() else " " for each in text)
 

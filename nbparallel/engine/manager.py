@@ -221,7 +221,7 @@ class Engine:
             return
         began = time.perf_counter()
         try:
-            segments, units = dumps_data(payload.inputs)
+            data = dumps_data(payload.inputs)
         except BaseException as error:  # a __reduce__ that exits, say: no interrupt comes here
             if chunk.stop - chunk.start > 1:  # only those tasks fail whose own input can't travel
                 self._perform(self._scheduler.split(worker.number, chunk.number))
@@ -230,11 +230,11 @@ class Engine:
             self._settle(work, chunk.start, [None], {chunk.start: failure})
             self._perform(self._scheduler.withdrawn(worker.number, chunk.number))
             return
-        units[payload.function.number] = payload.function
-        self._units[chunk.run].update(units)
+        data.units[payload.function.number] = payload.function
+        self._units[chunk.run].update(data.units)
         worker.put_environment(self._environment)
-        worker.put_units(units)
-        worker.put_chunk(work, chunk, payload.function, segments, began)
+        worker.put_units(data.units)
+        worker.put_chunk(work, chunk, payload.function, data, began)
         self._flush(worker)
         if self._guard.asleep:
             self._guard.wake()

@@ -117,6 +117,11 @@ class WorkerProcess:
         """The most memory that it held, in bytes, once it has ended and where the system tells."""
         return self._exit.peak
 
+    @property
+    def handle(self) -> int:
+        """Windows' handle of the process."""
+        return int(self._exit._process._handle)  # type: ignore[attr-defined]
+
     def kill(self) -> None:
         if self.exitcode() is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):

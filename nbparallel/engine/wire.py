@@ -8,6 +8,7 @@ values, are safe.
 
 from __future__ import annotations
 
+import itertools
 import marshal
 import socket
 import struct
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nbparallel.interrupts import uncut
+from nbparallel.serialize.handover import Descriptors
 
 Buffer = bytes | bytearray | memoryview
 Message = tuple[Any, list[bytearray]]
@@ -27,6 +29,8 @@ _TWO = struct.Struct("=I2Q")
 _READ_BYTES = 256 * 1024
 # IOV_MAX is 1024 on Linux and macOS.
 _MAX_VECTORS = 512
+# SCM_MAX_FD is 253 on Linux; macOS takes 512.
+MAX_DESCRIPTORS = 253
 
 
 def encode(header: Any, segments: Sequence[Buffer] = ()) -> list[Buffer]:
@@ -45,10 +49,17 @@ def _nbytes(segment: Buffer) -> int:
 
 
 class Reader:
-    """Puts messages together from whatever pieces a socket delivers."""
+    """Puts messages together from whatever pieces a socket delivers.
 
-    def __init__(self, sock: socket.socket) -> None:
+    Args:
+        sock: the socket.
+        with_descriptors: whether descriptors may come along; `descriptors` holds those that did, in their order.
+    """
+
+    def __init__(self, sock: socket.socket, *, with_descriptors: bool = False) -> None:
         self._socket = sock
+        self._takes_descriptors = with_descriptors and hasattr(socket, "recv_fds")
+        self.descriptors: deque[int] = deque()
         self._pending = bytearray()
         self._sizes: tuple[int, ...] | None = None
         self._segments: list[bytearray] = []
@@ -69,7 +80,12 @@ class Reader:
             count = self._socket.recv_into(memoryview(self._target)[self._filled :])
             self._filled += count
             return count > 0
-        data = self._socket.recv(_READ_BYTES)
+        if self._takes_descriptors:
+            # They come with the first bytes of their message, which is never read into `_target`.
+            data, descriptors, _, _ = socket.recv_fds(self._socket, _READ_BYTES, MAX_DESCRIPTORS)
+            self.descriptors.extend(descriptors)
+        else:
+            data = self._socket.recv(_READ_BYTES)
         self._pending += data
         return len(data) > 0
 
@@ -115,12 +131,17 @@ class Writer:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._queue: deque[memoryview] = deque()
+        self._put = self._sent = 0  # pieces
+        self._descriptors: deque[tuple[int, Descriptors]] = deque()  # by the piece that they go along with
 
     @property
     def waiting(self) -> bool:
         return bool(self._queue)
 
-    def put(self, pieces: Sequence[Buffer]) -> None:
+    def put(self, pieces: Sequence[Buffer], descriptors: Descriptors | None = None) -> None:
+        if descriptors:
+            self._descriptors.append((self._put, descriptors))
+        self._put += len(pieces)
         self._queue.extend(memoryview(piece).cast("B") for piece in pieces)
 
     def close(self) -> None:
@@ -134,15 +155,26 @@ class Writer:
         """
         try:
             while self._queue:
-                self._drop(_send(self._socket, self._queue))
+                self._drop(self._send())
         except BlockingIOError:
             return
+
+    def _send(self) -> int:
+        if not self._descriptors:
+            return _send(self._socket, self._queue)
+        left = self._descriptors[0][0] - self._sent
+        if left:  # these go before it
+            return _send(self._socket, deque(itertools.islice(self._queue, left)))
+        count = socket.send_fds(self._socket, [self._queue[0]], self._descriptors[0][1].numbers)
+        self._descriptors.popleft()
+        return count
 
     def _drop(self, count: int) -> None:
         while count:
             piece = self._queue[0]
             if count >= len(piece):
                 count -= len(self._queue.popleft())
+                self._sent += 1
             else:
                 self._queue[0] = piece[count:]
                 return
@@ -152,25 +184,34 @@ class Channel:
     """A worker's end: blocking, and safe for whatever may print: a task's threads, signal handlers and finalisers."""
 
     def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
         self._writer = Writer(sock)
-        self._reader = Reader(sock)
+        self._reader = Reader(sock, with_descriptors=True)
         self._inbox: deque[Message] = deque()
-        self._outbox: deque[list[Buffer]] = deque()
+        self._outbox: deque[tuple[list[Buffer], Descriptors | None]] = deque()
         self._lock = threading.RLock()
         self._sending = False
 
-    def send(self, header: Any, segments: Sequence[Buffer] = ()) -> None:
-        self._outbox.append(encode(header, segments))
+    def send(self, header: Any, segments: Sequence[Buffer] = (), descriptors: Descriptors | None = None) -> None:
+        self._outbox.append((encode(header, segments), descriptors))
         with uncut, self._lock:
             # Where a signal handler or a finaliser cut in, the call that it interrupted goes on with its message.
             while self._outbox and not self._sending:
                 self._sending = True
                 try:
                     if self._outbox:
-                        self._writer.put(self._outbox.popleft())
+                        self._writer.put(*self._outbox.popleft())
                         self._writer.flush()
                 finally:
                     self._sending = False
+
+    def take(self, count: int) -> list[int]:
+        """Return the descriptors that came along with the last message."""
+        return [self._reader.descriptors.popleft() for _ in range(count)]
+
+    def fileno(self) -> int:
+        """Return the descriptor of the connection."""
+        return self._socket.fileno()
 
     def close(self) -> None:
         """Leave the connection to the other processes that hold it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib
 import os
 import select
 import signal
@@ -154,13 +155,13 @@ class _Worker:
         hooks.install()
         self._channel = channel
         self._words = words
-        self._pid = os.getpid()
+        self._pid: int | None = os.getpid()
         if hasattr(os, "register_at_fork"):  # after the relay's, which clears what is done at the end of a task
             os.register_at_fork(after_in_child=lambda: relay.at_end.append(self._end_if_forked))
 
     def _end_if_forked(self) -> None:
         """End a child that a task has forked where it leaves the task: it is no worker."""
-        if os.getpid() == self._pid:
+        if self._pid in (None, os.getpid()):
             return
         error, code = sys.exc_info()[1], 0
         if isinstance(error, SystemExit):
@@ -174,15 +175,18 @@ class _Worker:
         """Act on one message; return False when it was the last."""
         kind, *details = header
         if kind == "chunk":
-            self._run(_Chunk(*details), segments)
+            chunk = _Chunk(*details)
+            self._run(chunk, segments, self._channel.take(chunk.descriptors))
         elif kind == "unit":
-            receive(details[0], segments)
+            receive(details[0], segments, self._channel.take(details[1]))
         elif kind == "forget":
             forget(details[0])
         elif kind == "environment":
             environment.apply(details[0])
         elif kind == "initializer":
-            self._initialize(details[0], segments)
+            self._initialize(details[0], segments, self._channel.take(details[1]))
+        elif kind == "live":
+            self._live_otherwise(details[0], segments, self._channel.take(details[1]))
         return bool(kind != "exit")
 
     def _on_stop(self, *_: object) -> None:
@@ -194,10 +198,19 @@ class _Worker:
             raise KeyboardInterrupt
         self._stoppable = run
 
-    def _initialize(self, number: int, segments: list[bytearray]) -> None:
+    def _live_otherwise(self, module: str, segments: list[bytearray], descriptors: list[int]) -> None:
+        """Be what another module says, which ends the process by an exit; it is no worker any more."""
+        global _active
+        _active = False
+        self._pid = None
+        if hasattr(signal, "SIGUSR1"):
+            signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+        importlib.import_module(module).live(self._channel, segments, descriptors)
+
+    def _initialize(self, number: int, segments: list[bytearray], descriptors: list[int]) -> None:
         self._words[INITIALIZING] = 1
         try:
-            call_initializer(number, segments)
+            call_initializer(number, segments, descriptors)
         except SystemExit:
             self._end_if_forked()
             raise
@@ -210,7 +223,7 @@ class _Worker:
         relay.finish_task()
         self._words[INITIALIZING] = 0
 
-    def _run(self, chunk: _Chunk, segments: list[bytearray]) -> None:
+    def _run(self, chunk: _Chunk, segments: list[bytearray], descriptors: list[int]) -> None:
         words = self._words
         words[STARTED] = 0
         words[CHUNK] = chunk.chunk + 1
@@ -220,11 +233,13 @@ class _Worker:
         try:
             function = load_unit(chunk.function)
         except Exception as error:  # a module that is missing
+            for descriptor in descriptors:
+                os.close(descriptor)
             self._report_unloadable(chunk, error)
             return
         words[STARTED] = time.perf_counter_ns()
         try:
-            inputs = loads(segments)
+            inputs = loads(segments, descriptors)
         except Exception as error:
             if chunk.count > 1:  # only those tasks fail whose own input can't be rebuilt
                 self._channel.send(("unloadable", chunk.chunk))
@@ -314,7 +329,7 @@ class _Worker:
 class _Chunk:
     """The header of a chunk, by name."""
 
-    __slots__ = ("chunk", "count", "first", "function", "run", "seed", "stop_on_error", "style")
+    __slots__ = ("chunk", "count", "descriptors", "first", "function", "run", "seed", "stop_on_error", "style")
 
     def __init__(
         self,
@@ -326,6 +341,7 @@ class _Chunk:
         count: int,
         stop_on_error: bool,
         seed: int | None,
+        descriptors: int = 0,
     ) -> None:
         self.chunk = chunk
         self.run = run
@@ -335,6 +351,7 @@ class _Chunk:
         self.count = count
         self.stop_on_error = stop_on_error
         self.seed = seed
+        self.descriptors = descriptors
 
 
 def _caller(function: Callable[..., Any], style: str) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ who writes the output of tasks. It is driven by one thread.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import html
 import sys
 import weakref
@@ -100,7 +101,7 @@ class NotebookBar(Bar):
         self._panel = _make_panel(run, self._html(), waits=waits)
         view = {} if self._panel is None else self._panel.view
         data = {**view, **self._stays()}
-        self._output = _display(data) if loop is None else _display_in(loop, data)
+        self._output = display_text(data) if loop is None else _display_in(loop, data)
 
     def move(self) -> None:
         if self._panel is not None:
@@ -117,7 +118,7 @@ class NotebookBar(Bar):
         if self._panel is not None:
             self._panel.close()
         if self._loop is None:
-            _display({"text/plain": summary})
+            display_text({"text/plain": summary})
 
     def _stays(self) -> dict[str, str]:
         return {"text/plain": self._headline}
@@ -166,17 +167,11 @@ class TerminalBar(Bar):
     """
 
     def __init__(self, run: Run) -> None:
-        from tqdm import tqdm
-
-        class Line(tqdm):  # type: ignore[type-arg]
-            monitor_interval = 0  # no thread that looks after it: it moves ten times a second
-
         self._run = run
-        self._make_line = Line
-        self._inner: list[Line] = []
+        self._inner = TerminalLines()
         # Without smoothing its rate is that of the whole run, not only of what was seen. The delay spares a first line
         # that says 0. Below the bar of a loop it does not stay.
-        self._bar = Line(
+        self._bar = _line_of_tqdm()(
             total=run.total, desc=run.label, unit="task", smoothing=0, delay=1e-9, dynamic_ncols=True, leave=None
         )
         self._bar.start_t -= run.seconds
@@ -187,10 +182,10 @@ class TerminalBar(Bar):
         self._read()
         self._bar.refresh()
         if sys.stderr.isatty():  # elsewhere nothing goes down and up again
-            self._show_inner(self._run.inner.lines(INNER))
+            self._inner.show(self._run.inner.lines(INNER))
 
     def close(self) -> None:
-        self._show_inner([])
+        self._inner.show([])
         self._read()
         self._bar.close()
         self._run.show = showing.show
@@ -200,14 +195,6 @@ class TerminalBar(Bar):
         self._bar.n, self._bar.initial = self._run.completed, self._run.completed_before
         self._bar.set_postfix_str(_postfix(self._run), refresh=False)
 
-    def _show_inner(self, lines: list[str]) -> None:
-        while len(self._inner) > len(lines):
-            self._inner.pop().close()
-        while len(self._inner) < len(lines):
-            self._inner.append(self._make_line(bar_format="{desc}", leave=False, delay=1e-9, dynamic_ncols=True))
-        for bar, line in zip(self._inner, lines, strict=True):
-            bar.set_description_str(line)
-
     def _show_above(self, said: Said) -> None:
         if said.kind in ("stdout", "stderr") and not said.text.endswith("\n"):
             said = dataclasses.replace(said, text=f"{said.text}\n")
@@ -215,7 +202,33 @@ class TerminalBar(Bar):
             showing.show(said)
 
 
-def _display(data: dict[str, Any]) -> Any:
+class TerminalLines:
+    """Lines below whatever bar of tqdm there is."""
+
+    def __init__(self) -> None:
+        self._bars: list[Any] = []
+
+    def show(self, lines: list[str]) -> None:
+        """Show these, and no more those from before."""
+        while len(self._bars) > len(lines):
+            self._bars.pop().close()
+        while len(self._bars) < len(lines):
+            self._bars.append(_line_of_tqdm()(bar_format="{desc}", leave=False, delay=1e-9, dynamic_ncols=True))
+        for bar, line in zip(self._bars, lines, strict=True):
+            bar.set_description_str(line)
+
+
+@functools.cache
+def _line_of_tqdm() -> Any:
+    from tqdm import tqdm
+
+    class Line(tqdm):  # type: ignore[type-arg]
+        monitor_interval = 0  # no thread that looks after it: it moves ten times a second
+
+    return Line
+
+
+def display_text(data: dict[str, Any]) -> Any:
     """Show one more output, and return its handle."""
     from IPython import display
 
@@ -238,7 +251,7 @@ def _display_in(loop: Any, data: dict[str, Any]) -> Any:
         return output
     # Bars of text stand below it from now on; above, they would stand still.
     with loop.external_write_mode(file=sys.stderr):
-        output = _display(data)
+        output = display_text(data)
     _outputs[loop] = cell, output
     return output
 

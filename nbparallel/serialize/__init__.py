@@ -13,6 +13,7 @@ from nbparallel.serialize.pickler import Buffer, dumps_result, loads
 from nbparallel.serialize.references import DYNAMIC_LOOKUPS, global_names
 from nbparallel.serialize.salvage import salvage
 from nbparallel.serialize.units import (
+    Data,
     Unit,
     attempt,
     call_initializer,
@@ -29,6 +30,7 @@ from nbparallel.serialize.weight import heavy_globals
 __all__ = [
     "DYNAMIC_LOOKUPS",
     "Buffer",
+    "Data",
     "Unit",
     "attempt",
     "call_initializer",

@@ -28,6 +28,7 @@ from nbparallel.serialize import (
     classes,
     exceptions,
     functions,
+    handover,
     hints,
     modules,
     namespaces,
@@ -111,6 +112,9 @@ def _reducer_for(cls: type) -> Callable[[Any, Any], Reduction]:
         return next(of_family for family, of_family in _FAMILIES.items() if issubclass(cls, family))
     if cls in registered_with_dill():
         return _by_dill
+    inherited = handover.reducer_for(cls)
+    if inherited is not None:
+        return inherited
     if any((base.__module__.partition(".")[0], base.__name__) in _LIVE for base in cls.__mro__):
         return _refuse
     if cls in copyreg.dispatch_table:
@@ -252,19 +256,23 @@ def dumps_result(obj: Any) -> list[Buffer]:
     return [stream, *buffers]
 
 
-def loads(segments: Sequence[Buffer]) -> Any:
+def loads(segments: Sequence[Buffer], descriptors: Sequence[int] = ()) -> Any:
     """Rebuild what any of the picklers of this package wrote.
 
     Args:
         segments: the stream, then its buffers in order; arrays are built on the buffers without a copy.
+        descriptors: those that came along.
     """
-    return load_with(segments)[0]
+    return load_with(segments, descriptors)[0]
 
 
-def load_with(segments: Sequence[Buffer]) -> tuple[Any, pickle.Unpickler]:
+def load_with(segments: Sequence[Buffer], descriptors: Sequence[int] = ()) -> tuple[Any, pickle.Unpickler]:
     """Rebuild an object as `loads` does, and return the unpickler too, for what the stream holds after it."""
     unpickler = pickle.Unpickler(io.BytesIO(segments[0]), buffers=segments[1:])
-    return unpickler.load(), unpickler
+    if not descriptors:
+        return unpickler.load(), unpickler
+    with handover.arrived(descriptors):
+        return unpickler.load(), unpickler
 
 
 def registered_with_dill() -> dict[type, Any]:

@@ -17,10 +17,11 @@ import sys
 import types
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from nbparallel.serialize import frames, functions, initial, modules, references, tracker, weakly
 from nbparallel.serialize.functions import Reduction
+from nbparallel.serialize.handover import Descriptors, Handover
 from nbparallel.serialize.lazy import dill_module
 from nbparallel.serialize.pickler import (
     Buffer,
@@ -42,13 +43,15 @@ class Unit:
     Attributes:
         number: its name on the wire, never used twice in a process.
         segments: the pickle's stream and its buffers (copied: the original may be changed in place).
+        descriptors: those that go along.
     """
 
-    __slots__ = ("__weakref__", "_keep", "_version", "number", "segments")
+    __slots__ = ("__weakref__", "_keep", "_version", "descriptors", "number", "segments")
 
     def __init__(self, version: _Version) -> None:
         self.number = version.number
         self.segments = version.segments
+        self.descriptors = version.descriptors
         self._version = version
         self._keep = [ref() for ref in version.tracked]
 
@@ -60,11 +63,12 @@ class Unit:
 class _Version:
     """What is kept of a unit while its object lives. It holds no by-value function or class: they may be dropped."""
 
-    __slots__ = ("__weakref__", "_unit", "number", "segments", "tracked")
+    __slots__ = ("__weakref__", "_unit", "descriptors", "number", "segments", "tracked")
 
-    def __init__(self, segments: tuple[Buffer, ...]) -> None:
+    def __init__(self, segments: tuple[Buffer, ...], descriptors: Descriptors) -> None:
         self.number = next(_numbers)
         self.segments = segments
+        self.descriptors = descriptors
         self.tracked: list[Callable[[], Any]] = []
         self._unit: weakref.ref[Unit] | None = None
         _alive[self.number] = weakly.reference(self, _alive, self.number)
@@ -155,13 +159,14 @@ def unit_of(obj: Any) -> Unit:
     _, last, snapshot = known if known is not None and known[0]() is owner else (None, None, None)
     if last is not None and snapshot is not None and snapshot.holds():
         return last.unit()
-    pickler, stream, buffers = dump_with(_UnitPickler, obj)
+    with Handover() as handover:
+        pickler, stream, buffers = dump_with(_UnitPickler, obj)
     assert isinstance(pickler, _UnitPickler)
     if last is None:
         same = _by_content.get(stream)
         last = None if same is None else same()
     if last is None or not _same(last.segments, stream, buffers):
-        last = _Version((stream, *(bytearray(view) for view in buffers)))
+        last = _Version((stream, *(bytearray(view) for view in buffers)), handover.descriptors)
     snapshot = None if pickler.volatile or not is_frozen(obj) else pickler.snapshot
     last.tracked = [tracker.reference_to(tracked) for tracked in pickler.keep.values()]
     unit = last.unit()
@@ -172,7 +177,8 @@ def unit_of(obj: Any) -> Unit:
 
 def attempt(obj: Any) -> None:
     """Pickle `obj` as a unit is, and keep nothing: for `explain`, which only asks whether it can be done."""
-    dump_with(_UnitPickler, obj)
+    with Handover():
+        dump_with(_UnitPickler, obj)
 
 
 def _same(segments: tuple[Buffer, ...], stream: bytes, buffers: Sequence[memoryview]) -> bool:
@@ -206,11 +212,31 @@ class _DataPickler(Pickler):
         return (load_unit, (unit.number,))
 
 
-def dumps_data(obj: Any) -> tuple[list[Buffer], dict[int, Unit]]:
-    """Pickle arguments: the stream and its buffers (views of the caller's memory), and the units that they need."""
-    pickler, stream, buffers = dump_with(_DataPickler, obj)
+class Data(NamedTuple):
+    """Pickled arguments.
+
+    Attributes:
+        segments: the stream and its buffers, which are views of the caller's memory.
+        units: those that they need.
+        descriptors: those that go along.
+    """
+
+    segments: list[Buffer]
+    units: dict[int, Unit]
+    descriptors: Descriptors
+
+
+def dumps_data(obj: Any, process: int | None = None) -> Data:
+    """Pickle arguments.
+
+    Args:
+        obj: the arguments.
+        process: on Windows, the handle of the process that they are for (see `handover.Handover`).
+    """
+    with Handover(process) as handover:
+        pickler, stream, buffers = dump_with(_DataPickler, obj)
     assert isinstance(pickler, _DataPickler)
-    return [stream, *buffers], pickler.units
+    return Data([stream, *buffers], pickler.units, handover.descriptors)
 
 
 def is_alive(number: int) -> bool:
@@ -220,21 +246,22 @@ def is_alive(number: int) -> bool:
 
 # ---- the worker's side --------------------------------------------------------------------------------------------
 
-_received: dict[int, Sequence[Buffer]] = {}
+_received: dict[int, tuple[Sequence[Buffer], Sequence[int]]] = {}
 _loaded: dict[int, Any] = {}
 _published: dict[int, tuple[Any, ...]] = {}  # what a unit put into the worker's ``__main__``
 
 
-def receive(number: int, segments: Sequence[Buffer]) -> None:
-    """Keep a unit as it came; it is built when a task first needs it."""
-    _received[number] = segments
+def receive(number: int, segments: Sequence[Buffer], descriptors: Sequence[int] = ()) -> None:
+    """Keep a unit as it came, with its descriptors; it is built when a task first needs it."""
+    _received[number] = (segments, descriptors)
 
 
 def forget(numbers: Sequence[int]) -> None:
     """Drop units that no task will ask for again, with what they put into ``__main__``."""
     main = sys.modules["__main__"]
     for number in numbers:
-        _received.pop(number, None)
+        for descriptor in _received.pop(number, ((), ()))[1]:
+            os.close(descriptor)
         _loaded.pop(number, None)
         for put in _published.pop(number, ()):
             name = put.__name__
@@ -251,29 +278,32 @@ def load_unit(number: int) -> Any:
     """
     if number in _loaded:
         return _loaded[number]
-    segments = _received[number]
+    segments, descriptors = _received[number]
     functions.publishing.done = ()
-    obj = loads_unit(segments)
+    # Copies: it may raise, and be asked for again.
+    obj = loads_unit(segments, [os.dup(number) for number in descriptors])
+    for descriptor in descriptors:
+        os.close(descriptor)
     _published[number] = functions.publishing.done
     _loaded[number] = obj
     del _received[number]
     return obj
 
 
-def call_initializer(number: int, segments: Sequence[Buffer]) -> None:
+def call_initializer(number: int, segments: Sequence[Buffer], descriptors: Sequence[int] = ()) -> None:
     """Call the function of a unit with pickled arguments; what it stores in globals, later units find there.
 
     Raises:
         Exception: what loading or calling it raises.
     """
-    initial.call(lambda: functools.partial(load_unit(number), *loads(segments)), dumps_result)
+    initial.call(lambda: functools.partial(load_unit(number), *loads(segments, descriptors)), dumps_result)
 
 
-def loads_unit(segments: Sequence[Buffer]) -> Any:
+def loads_unit(segments: Sequence[Buffer], descriptors: Sequence[int] = ()) -> Any:
     """Rebuild a unit from its segments, and make the sources of its cells known to tracebacks."""
     before, functions.publishing.active = functions.publishing.active, True
     try:
-        obj, unpickler = load_with(segments)
+        obj, unpickler = load_with(segments, descriptors)
         sources, registrations = unpickler.load()
     finally:
         functions.publishing.active = before

@@ -18,8 +18,7 @@ def heavy_globals(function: Callable[..., Any], limit: int) -> list[tuple[str, i
     """
     found: dict[str, int] = {}
     for name, value in _reachable(function, set()):
-        segments, _ = dumps_data(value)
-        size = sum(memoryview(segment).nbytes for segment in segments)
+        size = sum(memoryview(segment).nbytes for segment in dumps_data(value).segments)
         if size > limit:
             found[name] = size
     return sorted(found.items(), key=lambda item: -item[1])

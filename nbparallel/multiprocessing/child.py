@@ -1,0 +1,54 @@
+"""The life of a process that `keeper` has started: its message becomes a `Process` object, which is run to its end.
+
+Entered from `engine.worker`, whose output relay and environment it keeps.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from multiprocessing import resource_tracker
+from typing import Any, NoReturn
+
+from nbparallel.engine import relay
+from nbparallel.engine.process import START_METHODS
+from nbparallel.engine.wire import Channel
+from nbparallel.multiprocessing import keeper
+from nbparallel.serialize import loads
+from nbparallel.tracebacks import in_words
+
+
+def live(channel: Channel, segments: list[bytearray], descriptors: list[int]) -> NoReturn:
+    """Be the process that was sent, or that this one was forked with; it ends by an exit."""
+    from nbparallel.multiprocessing.process import run
+
+    if segments:
+        if hasattr(resource_tracker, "getfd"):  # the last is the tracker's, which all of a family share
+            resource_tracker._resource_tracker._fd = descriptors.pop()
+        method, process = _load(segments, descriptors)
+    else:
+        method, process = "fork", keeper.take_heir()
+    if method != START_METHODS[0]:
+        from nbparallel.config import configure
+
+        configure(start_method=method)
+    channel.send(("begun",))
+    sys.exit(run(process, _parent_sentinel(channel)))
+
+
+def _load(segments: list[bytearray], descriptors: list[int]) -> Any:
+    try:
+        return loads(segments, descriptors)
+    except Exception as error:  # a module that is missing here, say
+        relay.say("traceback", f"A process could not be made of what it was sent:\n{in_words(error)[1].rstrip()}\n")
+        sys.exit(1)
+
+
+def _parent_sentinel(channel: Channel) -> int:
+    """Return what becomes ready when the parent ends."""
+    if sys.platform == "win32":
+        import _winapi
+
+        synchronize = 0x00100000  # winnt.h: SYNCHRONIZE
+        return int(_winapi.OpenProcess(synchronize, False, os.getppid()))
+    return os.dup(channel.fileno())

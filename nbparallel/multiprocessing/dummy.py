@@ -1,0 +1,5 @@
+"""Threads in the shape of processes: the standard module's own, which needs nothing more in a cell."""
+
+from __future__ import annotations
+
+from multiprocessing.dummy import *  # noqa: F403

@@ -1,0 +1,104 @@
+"""`Process`, as in `multiprocessing`, whose target may be a function of a cell, and its life in the child.
+
+The standard class does all but the start and the end of the process, which are `popen`'s.
+"""
+
+from __future__ import annotations
+
+import multiprocessing.process as standard
+import signal
+from typing import Any
+
+from nbparallel.engine import relay
+from nbparallel.interrupts import deferred
+from nbparallel.multiprocessing import context
+from nbparallel.multiprocessing.popen import Popen
+from nbparallel.tracebacks import hidden, in_words
+
+
+class Process(standard.BaseProcess):
+    """A process of its own for one function.
+
+    Its prints appear in the cell that has started it; an error is shown there, and its `exitcode` is then 1. It ends
+    with the notebook, whatever it does.
+
+    Args:
+        group: `None`.
+        target: the function.
+        name: by default ``Process-1`` and so on.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        daemon: whether it is ended with the process that has started it, instead of waited for.
+
+    Example:
+        >>> p = Process(target=print, args=("hello",))
+        >>> p.start()
+        hello
+        >>> p.join()
+        >>> p.exitcode
+        0
+    """
+
+    _start_method: str | None = None
+
+    @staticmethod
+    def _Popen(process: Any) -> Popen:  # noqa: N802 - the standard class's name
+        return Popen(process, process._start_method or context.default.current_method)
+
+    def start(self) -> None:
+        """Start it.
+
+        Raises:
+            SerializationError: the target or an argument can't travel; nothing was started.
+            AssertionError: it was started before, or this process is a daemon.
+        """
+        # Whoever presses Stop meanwhile must find it started, with an owner, or not at all.
+        with hidden, deferred:
+            super().start()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until it has ended, and what it has printed is shown.
+
+        Args:
+            timeout: seconds to wait at most.
+        """
+        with hidden:
+            super().join(timeout)
+
+
+class ForkProcess(Process):
+    """One that is forked from this process."""
+
+    _start_method = "fork"
+
+
+class SpawnProcess(Process):
+    """One that starts as a new interpreter."""
+
+    _start_method = "spawn"
+
+
+class ForkServerProcess(Process):
+    """One that is forked from a small process that is kept for that."""
+
+    _start_method = "forkserver"
+
+
+def run(process: Process, parent_sentinel: int) -> int:
+    """Run a process that was started, in the child; return its exit code."""
+    target = process.run
+
+    def show_error() -> None:
+        try:
+            target()
+        except (Exception, KeyboardInterrupt) as error:
+            # Whoever pressed Stop sees it in the cell: each child would say it once more.
+            if not isinstance(error, KeyboardInterrupt):
+                relay.say("traceback", f"Process {process.name}:\n{in_words(error)[1].rstrip()}\n")
+            raise SystemExit(1) from None
+
+    relay.run = relay.task = 0  # bars are those of a task; it has but one
+    relay.name = process.name
+    process.run = show_error  # type: ignore[method-assign]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return int(process._bootstrap(parent_sentinel))
