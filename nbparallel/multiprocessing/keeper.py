@@ -10,10 +10,12 @@ ends with the thread that has started it; the thread lasts as long as any proces
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import selectors
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,7 @@ from nbparallel.engine.process import WorkerProcess, prepare
 from nbparallel.engine.waker import Waker
 from nbparallel.engine.wire import Message
 from nbparallel.interrupts import WAIT_SECONDS
+from nbparallel.progress.board import BEAT_SECONDS
 from nbparallel.serialize import Data
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 LIFE = "nbparallel.multiprocessing.child"
 #: How long a process that has closed its connection may take to end, in seconds.
 EXIT_GRACE = 2.0
+# How long, in seconds, the end of this process waits for those that begin.
+_BEGIN_SECONDS = 10.0
 # How often, in seconds, a process is looked at whose end can't be waited for.
 _LOOK_SECONDS = 0.2
 
@@ -123,6 +128,12 @@ class _Keeper:
             connection.flush()
             self._waker.wake()
 
+    def wait_until_begun(self) -> None:
+        """Wait until each process has what it was sent, or has ended."""
+        limit = time.monotonic() + _BEGIN_SECONDS
+        while any(popen.is_beginning for popen in list(self._kept.values())) and time.monotonic() < limit:
+            time.sleep(0.001)
+
     def forget(self) -> None:
         """Close what a fork of this process has copies of."""
         for popen in self._kept.values():
@@ -138,6 +149,8 @@ class _Keeper:
         while True:
             for key, mask in self._selector.select(wait):
                 key.data(mask)
+            for popen in self._kept.values():
+                popen.output.show()
             while self._wanted:
                 self._start(self._wanted.popleft())
             unseen = [connection for connection in self._kept if connection.process.sentinel is None]
@@ -145,6 +158,8 @@ class _Keeper:
                 if connection.process.exitcode() is not None:
                     self._lost(connection)
             wait = _LOOK_SECONDS if unseen else None
+            if any(popen.output.is_behind for popen in self._kept.values()):
+                wait = BEAT_SECONDS
             with self._lock:
                 for connection in self._kept:
                     connection.watch_for_room(self._selector)
@@ -178,10 +193,8 @@ class _Keeper:
 
     def _on_output(self, connection: Connection, position: int, _: int) -> None:
         self._on_socket(connection, selectors.EVENT_READ)  # what was said before
-        if connection in self._kept:
-            if not connection.relay_output(position):
-                self._selector.unregister(connection.process.outputs[position])
-            self._kept[connection].output.show()
+        if connection in self._kept and not connection.relay_output(position):
+            self._selector.unregister(connection.process.outputs[position])
 
     def _on_exit(self, connection: Connection, _: int) -> None:
         if connection in self._kept:
@@ -195,7 +208,6 @@ class _Keeper:
                 hear(details, segments, functools.partial(connection.say, popen.output.as_work))
             elif kind == "begun":
                 popen.begun()
-        popen.output.show()
 
     def _lost(self, connection: Connection) -> None:
         self._hear(connection, connection.receive_rest())
@@ -207,6 +219,13 @@ class _Keeper:
 
 
 _keeper = _Keeper()
+
+
+# Registered after the standard module's own, and so before it: that one removes the names of locks, by which a process
+# that has not begun yet would look for them.
+@atexit.register
+def _wait_until_begun() -> None:
+    _keeper.wait_until_begun()
 
 
 def _after_fork() -> None:

@@ -105,6 +105,11 @@ class Popen:
 
     # ---- what the keeper tells ----
 
+    @property
+    def is_beginning(self) -> bool:
+        """Whether it has not yet taken what it was sent."""
+        return self._held is not None
+
     def begun(self) -> None:
         """Take note that it has all that it was sent."""
         self._held = None

@@ -42,6 +42,11 @@ class Shown:
         else:
             self._outbox.put(index, said)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether its bars have moved since they were last shown."""
+        return self._board.is_behind
+
     def show(self) -> None:
         """Show what there is."""
         for said in self._outbox.take():

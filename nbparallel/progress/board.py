@@ -46,10 +46,15 @@ class Board:
         """Take note that a process has ended: so have its bars."""
         self._bars.settled(number, 1)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether they have moved since they were last shown."""
+        return self._is_shown and self._bars.lines(INNER) != self._lines
+
     def move(self) -> None:
         """Show them as they are, ten times a second at most; that none is left is shown at once."""
         lines = self._bars.lines(INNER)
-        if not self._is_shown or lines == self._lines or (lines and time.monotonic() < self._due):
+        if not self.is_behind or (lines and time.monotonic() < self._due):
             return
         self._lines, self._due = lines, time.monotonic() + BEAT_SECONDS
         if not showing.in_notebook():

@@ -1,0 +1,264 @@
+"""Processes of `nbparallel.multiprocessing` in a real kernel: what they show, and how they end."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from kernels import CELL_TIMEOUT, METHODS, Kernel, kernel
+
+__all__ = ["kernel"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def module(kernel: Kernel) -> None:
+    kernel.run("from nbparallel import multiprocessing\nfrom nbparallel.multiprocessing import Process")
+
+
+def test_what_a_process_prints_appears_while_it_runs(kernel: Kernel) -> None:
+    cell = kernel.send("""
+        def talk(folder):
+            print("first")
+            while not (folder / "heard").exists():
+                time.sleep(0.01)
+            print("last, without an end", end="")
+
+        process = Process(target=talk, args=(folder,))
+        process.start()
+        process.join()
+        print(" | joined")
+    """)
+    assert kernel.receive(lambda: kernel.shown_by(cell).stdout == "first\n")
+    (kernel.folder / "heard").touch()
+    assert kernel.wait(cell).stdout == "first\nlast, without an end | joined\n"
+
+
+def test_what_c_code_and_programs_write_and_what_is_logged_and_displayed_appears(kernel: Kernel) -> None:
+    output = kernel.run("""
+        def say():
+            import logging, subprocess, sys, warnings
+            from IPython.display import HTML, display
+            os.write(1, b"descriptor\\n")
+            subprocess.run([sys.executable, "-c", "print('program')"], check=True)
+            print("error", file=sys.stderr)
+            logging.getLogger("work").warning("logged")
+            display(HTML("<b>shown</b>"))
+
+        process = Process(target=say)
+        process.start(); process.join()
+    """)
+    assert output.stdout == "descriptor\nprogram\n"
+    assert output.stderr.splitlines() == ["error", "logged"]
+    assert [each.get("text/html") for each in output.displays] == ["<b>shown</b>"]
+
+
+def test_an_error_is_shown_with_the_lines_of_the_cell_and_nobody_elses(kernel: Kernel) -> None:
+    output = kernel.run("""
+        def helper(x):
+            return 1 / x
+
+        def fail(x):
+            helper(x)
+
+        process = Process(target=fail, args=(0,), name="worst")
+        process.start(); process.join()
+        process.exitcode
+    """)
+    assert output.result == "1"
+    told = re.sub(r"\[\d+\]", "[N]", output.stderr)
+    assert told.startswith("Process worst:\nTraceback (most recent call last):\n  Cell In[N], line 5, in fail\n")
+    assert "  Cell In[N], line 2, in helper\n    return 1 / x\n" in told
+    assert told.endswith("ZeroDivisionError: division by zero\n")
+    assert "nbparallel" not in told
+    assert "multiprocessing" not in told
+
+
+def test_output_goes_to_the_cell_that_has_started_it(kernel: Kernel) -> None:
+    started = kernel.send("""
+        def wait_and_talk(folder):
+            while not (folder / "go on").exists():
+                time.sleep(0.01)
+            print("from then")
+
+        background = Process(target=wait_and_talk, args=(folder,))
+        background.start()
+    """)
+    assert kernel.wait(started).stdout == ""
+    later = kernel.run("(folder / 'go on').touch(); background.join()")
+    assert kernel.receive(lambda: kernel.shown_by(started).stdout == "from then\n")
+    assert later.stdout == ""
+
+
+def test_bars_of_processes_stand_below_each_other_and_leave_nothing(kernel: Kernel) -> None:
+    kernel.run("nbparallel.configure(progress='auto')")
+    cell = kernel.send("""
+        def train(steps, folder):
+            from tqdm.notebook import tqdm
+            for step in tqdm(range(steps), desc="train", mininterval=0):
+                while step == 2 and not (folder / "trained").exists():
+                    time.sleep(0.01)
+
+        trainers = [Process(target=train, args=(4, folder), name=f"trainer {n}") for n in range(2)]
+        for each in trainers: each.start()
+        for each in trainers: each.join()
+    """)
+
+    def newest() -> list[str]:
+        messages = kernel.shown_by(cell).messages
+        shown = [m["content"]["data"]["text/plain"] for m in messages if m["msg_type"].endswith("display_data")]
+        return shown[-1].splitlines() if shown else []
+
+    def lines() -> list[str]:
+        return [line.split("%")[0] for line in newest()]
+
+    assert kernel.receive(lambda: lines() == [f"train [trainer {n}]:  50" for n in range(2)]), newest()
+    (kernel.folder / "trained").touch()
+    output = kernel.wait(cell)
+    assert kernel.receive(lambda: newest() == []), newest()
+    assert len(output.displays) == 1
+    assert output.stderr == ""
+    kernel.run("nbparallel.configure(progress=False)")
+
+
+def test_stop_ends_those_that_run_and_the_next_works(kernel: Kernel) -> None:
+    cell = kernel.send("""
+        def burn(folder):
+            (folder / f"burns {os.getpid()}").touch()
+            while True:
+                pass
+
+        burning = [Process(target=burn, args=(folder,)) for _ in range(2)]
+        for each in burning: each.start()
+        for each in burning: each.join()
+    """)
+    assert kernel.receive(lambda: len(list(kernel.folder.glob("burns *"))) == 2)
+    kernel.interrupt()
+    output = kernel.wait(cell, fails=True)
+    assert output.error is not None
+    assert output.error.name == "KeyboardInterrupt"
+    assert gone(kernel.folder.glob("burns *"))
+    assert output.stderr == ""
+    output = kernel.run("""
+        print([each.exitcode for each in burning])
+        after = Process(target=print, args=("works",))
+        after.start(); after.join()
+    """)
+    assert output.stdout == "[1, 1]\nworks\n"
+
+
+def test_it_can_be_told_to_end_whatever_it_does(kernel: Kernel) -> None:
+    output = kernel.run("""
+        ended = [Process(target=time.sleep, args=(1000,)) for _ in range(2)]
+        for each in ended: each.start()
+        ended[0].terminate()
+        ended[1].kill()
+        for each in ended: each.join()
+        print([each.exitcode for each in ended])
+    """)
+    assert output.stdout == "[-15, -9]\n"
+
+
+def test_a_child_that_has_ended_leaves_no_descriptor(kernel: Kernel) -> None:
+    output = kernel.run("""
+        import gc, threading
+
+        def footprint():
+            gc.collect()
+            return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+        def once():
+            values, queue = multiprocessing.Array("i", 3), multiprocessing.SimpleQueue()
+            process = Process(target=queue.put, args=(1,))
+            process.start(); process.join()
+            assert queue.get() == 1
+            process.close()
+
+        once()
+        before = footprint()
+        for _ in range(3): once()
+        print(footprint() - before)
+    """)
+    assert output.stdout == "0\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["kill", "shutdown", "restart"])
+@pytest.mark.parametrize("method", METHODS)
+def test_no_process_and_no_name_outlives_the_kernel(method: str, end: str, tmp_path: Path) -> None:
+    with Kernel({"START_METHOD": method}, tmp_path) as kernel:
+        kernel.run(f"""
+            import os, time
+            from pathlib import Path
+            from nbparallel import configure, multiprocessing
+            configure(start_method={method!r}, workers=2)
+
+            def live(folder, shared, lock, entries):
+                with lock:
+                    entries.append(os.getpid())
+                (folder / f"lives {{os.getpid()}}").touch()
+                child = multiprocessing.Process(target=outlive, args=(folder,))
+                child.start()
+                child.join()
+
+            def outlive(folder):
+                (folder / f"lives {{os.getpid()}}").touch()
+                while True:
+                    time.sleep(1)
+
+            manager = multiprocessing.Manager()
+            shared, lock, queue = multiprocessing.Array("i", 10), multiprocessing.Lock(), multiprocessing.Queue()
+            entries = manager.list()
+            processes = [multiprocessing.Process(target=live, args=(Path({str(tmp_path)!r}), shared, lock, entries))
+                         for _ in range(2)]
+            for each in processes: each.start()
+        """)
+        assert kernel.receive(lambda: len(list(tmp_path.glob("lives *"))) == 4)
+        children = psutil.Process(kernel.pid).children(recursive=True)
+        began = time.monotonic()
+        if end == "kill":
+            kernel.kill()
+        elif end == "restart":
+            kernel.manager.restart_kernel()
+        else:
+            kernel.manager.shutdown_kernel()
+        _, alive = psutil.wait_procs(children, timeout=CELL_TIMEOUT)
+        assert not alive
+        assert time.monotonic() - began < CELL_TIMEOUT  # a backstop: it does not wait for those that never end
+
+
+def gone(witnesses: Iterator[Path]) -> bool:
+    """Return whether the processes that left these files are gone, within the patience of a backstop."""
+    found = [psutil.Process(pid) for path in witnesses if psutil.pid_exists(pid := int(path.name.split()[1]))]
+    return not psutil.wait_procs(found, timeout=CELL_TIMEOUT)[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminal")
+def test_a_script_waits_for_its_processes_and_ends_its_daemons(tmp_path: Path, start_method: str) -> None:
+    import subprocess
+
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+import time
+from nbparallel import configure
+from nbparallel.multiprocessing import Event, Process
+
+configure(start_method={start_method!r})
+event = Event()
+
+def wait_for_it():
+    event.wait()
+    print("waited for", flush=True)
+
+Process(target=wait_for_it).start()
+Process(target=time.sleep, args=(1000,), daemon=True).start()
+event.set()
+print("end of the script")
+""")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=CELL_TIMEOUT)
+    assert sorted(done.stdout.splitlines()) == ["end of the script", "waited for"]
+    assert (done.stderr, done.returncode) == ("", 0)
