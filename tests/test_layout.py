@@ -35,6 +35,7 @@ ORDER = [
     "mapping",
     "pool",
     "executor",
+    "comparison",
     "notebook",
     "cli",
 ]

@@ -17,13 +17,14 @@ from traitlets import TraitError
 from nbparallel import config
 from nbparallel.engine import process
 from nbparallel.errors import NBParallelWarning
+from nbparallel.notebook.comparing import ComparisonMagics
 from nbparallel.notebook.completion import matcher
 from nbparallel.notebook.maps import MapMagics
 from nbparallel.notebook.settings import NBParallel
 from nbparallel.notebook.workers import WorkerMagics
 
 #: All magics; each class says by `words` what completes its lines.
-FAMILY = (MapMagics, WorkerMagics)
+FAMILY = (MapMagics, ComparisonMagics, WorkerMagics)
 
 
 def load(shell: Any) -> None:

@@ -1,0 +1,86 @@
+"""The magics that compare: ``%pcompare``.
+
+Registered by `load`. Each is a parser of its line over `nbparallel.compare`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+from IPython.core.magic import (
+    Magics,
+    line_magic,
+    magics_class,
+    needs_local_scope,
+    no_var_expand,
+    output_can_be_silenced,
+)
+
+from nbparallel.choice import check_count
+from nbparallel.comparison import compare
+from nbparallel.comparison.result import Comparison
+from nbparallel.notebook import comprehension
+from nbparallel.notebook.maps import PMAP_OPTIONS
+from nbparallel.notebook.options import Option, split_options, whole_number
+from nbparallel.tracebacks import hidden
+
+_METHODS = Option("methods", compare.check_methods)
+_REPEATS = Option("repeats", lambda text: check_count(whole_number(text), "repeats"))
+PCOMPARE_OPTIONS = {
+    "-m": _METHODS,
+    "--methods": _METHODS,
+    "-r": _REPEATS,
+    "--repeats": _REPEATS,
+    **{name: PMAP_OPTIONS[name] for name in ("-j", "--workers", "-o", "--out", "--seed")},
+}
+
+
+@magics_class
+class ComparisonMagics(Magics):
+    """``%pcompare``."""
+
+    #: What completes a line, by magic.
+    words: ClassVar[Mapping[str, Iterable[str]]] = {"pcompare": PCOMPARE_OPTIONS}
+
+    @no_var_expand
+    @needs_local_scope
+    @output_can_be_silenced
+    @line_magic
+    def pcompare(self, line: str, local_ns: dict[str, Any] | None = None) -> Comparison | None:
+        """Compute a comprehension serially and in parallel, and show which is faster and whether the answers agree.
+
+        %pcompare [-m NAMES] [-r N] [-j N] [-o NAME] [--seed N] EXPRESSION for NAME in ITERABLE ...
+
+        The expression is what `%pmap` takes. It is computed many times: by the serial loop, by threads and by worker
+        processes, each once with fresh workers (the first run) and then again (the median). What it prints is shown
+        once.
+
+        Options, in front of the expression:
+          -m, --methods NAMES  backends, with commas and no spaces: threads,processes,pathos; the serial loop is always
+                               measured, since it is what the others are compared with
+          -r, --repeats N      runs of each after its first; by default as many as 3 s of the loop hold, 1 to 7
+          -j, --workers N      how many workers; by default see %pworkers
+          -o, --out NAME       store the comparison in a variable instead of showing it
+          --seed N             item i draws its random numbers from stream i of this seed
+
+        Examples:
+          %pcompare simulate(x) for x in range(100)
+          %pcompare -m threads -j 8 fetch(url) for url in urls
+          found = %pcompare --seed 1 throw_dice() for _ in range(50)
+
+        The same without the magic: `compare(simulate, range(100))`. Its `.rows`, `.verdict`, `.to_frame()` and
+        `.plot()` have the figures, `.results` the answers.
+        """
+        with hidden:
+            options, text = split_options(line, PCOMPARE_OPTIONS, "%pcompare")
+            read = comprehension.parse(text.rstrip("; "), "%pcompare")
+            out = options.pop("out", None)
+            assert self.shell is not None
+            user = self.shell.user_ns
+            inputs = read.inputs(user, local_ns)
+            found = compare.compare(read.function(user, local_ns), *inputs, label=read.label, **options)
+            if out is None:
+                return found
+            user[out] = found
+            return None
