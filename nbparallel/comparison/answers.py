@@ -78,8 +78,8 @@ class _Comparer:
         if a is b:
             return _EQUAL
         if not _same_type(a, b):
-            names = f"{type(a).__name__} instead of {type(b).__name__}"
-            return _different(a, b, where, names if type(a).__name__ != type(b).__name__ else "another class")
+            mine, other = (f"{short_repr(each)} ({_name(type(each))})" for each in (a, b))
+            return _different(a, b, where, f"{mine} instead of {other}")
         if type(a) in (float, complex):
             return _numbers(a, b, where)
         if type(a) in _PLAIN:
@@ -163,7 +163,7 @@ class _Comparer:
         own = any("__eq__" in vars(each) for each in type(a).__mro__[:-1])
         if own:
             same = _truth(a == b)
-            if same or (same is False and _truth(a != a) and _truth(b != b)):  # pandas.NaT, Decimal("NaN")
+            if same or (same is False and _differs_from_itself(a) and _differs_from_itself(b)):
                 return _EQUAL
             if same is False:
                 return _different(a, b, where)
@@ -188,7 +188,8 @@ class _Comparer:
         if a.dtype.names:
             return self._parts(((f"[{name!r}]", a[name], b[name]) for name in a.dtype.names), where)
         if a.dtype.hasobject:
-            return self.pairs(a.ravel().tolist(), b.ravel().tolist(), f"{where}.flat[", "]")
+            before = f"{where}[" if a.ndim == 1 else f"{where}.flat["
+            return self.pairs(a.ravel().tolist(), b.ravel().tolist(), before, "]")
         same = (a == b) | ((a != a) & (b != b))
         if numpy.all(same):
             return _EQUAL
@@ -232,6 +233,10 @@ def _same_type(a: Any, b: Any) -> bool:
     return mine is other or (mine.__module__, mine.__qualname__) == (other.__module__, other.__qualname__)
 
 
+def _name(kind: type) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
 def _numbers(a: Any, b: Any, where: str) -> Finding:
     if a == b or (a != a and b != b):
         return _EQUAL
@@ -256,6 +261,14 @@ def _truth(told: Any) -> bool | None:
             return bool(told.all())
         except Exception:
             return None
+
+
+def _differs_from_itself(value: Any) -> bool:
+    """Return whether an object is something like a NaN: ``pandas.NaT``, ``Decimal("NaN")``."""
+    try:
+        return bool(value != value)
+    except Exception:  # an == that gives an array
+        return False
 
 
 def _state(value: Any) -> dict[str, Any] | None:

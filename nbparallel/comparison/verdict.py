@@ -157,9 +157,11 @@ def _serial(figures: Figures, each: float) -> str:
 def _answers(figures: Figures) -> Iterator[str]:
     serial = figures.serial
     if serial.likeness is Likeness.DIFFERENT:
-        mend = "the time, or something that it changes" if figures.seed else "random numbers without a seed (seed=1), "
-        mend = mend if figures.seed else f"{mend}the time, or something that it changes"
-        yield f"Answers differ from run to run, serially too ({serial.told}): {mend}, such as a global or its input."
+        drawn = "" if figures.seed else "random numbers without a seed (seed=1), "
+        yield (
+            f"Answers differ from run to run, serially too ({serial.told}): {drawn}the time, or something that the "
+            "function changes, such as a global or its input."
+        )
     for row in figures.rows:
         if row.likeness is Likeness.UNKNOWN:
             yield f"{row.method}: not all answers could be compared: {row.told}."
