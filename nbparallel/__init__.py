@@ -1,9 +1,9 @@
 """Parallel Python that feels like the cell it is written in.
 
-Layout: `mapping`, `pool` and `executor` are the front, `runs` one call of it; `backends` are the places where tasks
-go, `engine` the local workers among them; `serialize` is how code and data travel; `output`, `timeline` and `progress`
-are what is seen of a run; `comparison` measures maps; `notebook` is what only a notebook has. Imports go one way, as
-tests/test_layout.py says.
+Layout: `mapping`, `jobs`, `pool` and `executor` are the front, `runs` one call of it; `backends` are the places where
+tasks go, `engine` the local workers among them; `serialize` is how code and data travel; `output`, `timeline` and
+`progress` are what is seen of a run; `comparison` measures maps; `notebook` is what only a notebook has. Imports go
+one way, as tests/test_layout.py says.
 
 The names below are loaded when they are first used: a worker imports this package, and needs none of them.
 """
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from nbparallel.errors import TaskTimeout as TaskTimeout
     from nbparallel.errors import WorkerCrashed as WorkerCrashed
     from nbparallel.executor import Executor as Executor
+    from nbparallel.jobs import Job as Job
+    from nbparallel.jobs import background as background
     from nbparallel.machine import resources as resources
     from nbparallel.mapping import last_run as last_run
     from nbparallel.mapping import pmap as pmap
@@ -50,6 +52,8 @@ _HOMES = {
     "TaskTimeout": "errors",
     "WorkerCrashed": "errors",
     "Executor": "executor",
+    "background": "jobs",
+    "Job": "jobs",
     "last_run": "mapping",
     "pmap": "mapping",
     "pmap_async": "mapping",

@@ -1,6 +1,6 @@
 """Which backend a call runs on: the notebook's warm one, one of its own, or, inside a task, the serial one.
 
-Called by `mapping`, `pool` and `executor`, which also share the checks of their arguments here.
+Called by `mapping`, `jobs`, `pool` and `executor`, which also share the checks of their arguments here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nbparallel import backends, config
-from nbparallel.backends import local, processes, serial
+from nbparallel.backends import local, processes, serial, threads
 from nbparallel.engine import worker
 from nbparallel.engine.relay import is_first, say_once
 from nbparallel.engine.work import Backend
@@ -65,6 +65,15 @@ def open_backend(
         return serial.SerialBackend()
     with_args = None if initializer is None else (initializer, tuple(initargs))
     return processes.open_private(width, method, with_args, max_tasks)
+
+
+def open_single(name: str) -> Backend:
+    """Return a worker for one call in the background, of the kind `name`; inside a task, none but this process."""
+    if _is_nested(stacklevel=4):
+        return serial.SerialBackend()
+    if name == "threads":
+        return threads.open_backend(1, "")
+    return processes.open_private(1, config.settings().start_method, None, None)
 
 
 def check_function(fn: Any) -> None:

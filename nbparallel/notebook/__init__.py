@@ -19,12 +19,13 @@ from nbparallel.engine import process
 from nbparallel.errors import NBParallelWarning
 from nbparallel.notebook.comparing import ComparisonMagics
 from nbparallel.notebook.completion import matcher
+from nbparallel.notebook.jobs import JobMagics
 from nbparallel.notebook.maps import MapMagics
 from nbparallel.notebook.settings import NBParallel
 from nbparallel.notebook.workers import WorkerMagics
 
 #: All magics; each class says by `words` what completes its lines.
-FAMILY = (MapMagics, ComparisonMagics, WorkerMagics)
+FAMILY = (MapMagics, ComparisonMagics, JobMagics, WorkerMagics)
 
 
 def load(shell: Any) -> None:

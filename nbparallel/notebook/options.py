@@ -1,6 +1,6 @@
 """The options of a magic: read from the front of its line, while the rest stays as it was typed.
 
-Called by `magics`. argparse and IPython's own parser split the whole line at spaces and quotes, which breaks the
+Called by the magics. argparse and IPython's own parser split the whole line at spaces and quotes, which breaks the
 expression that follows.
 """
 
@@ -14,7 +14,10 @@ from typing import Any
 
 from IPython.core.error import UsageError
 
-_OPTION = re.compile(r"(?:(?P<long>--[A-Za-z][\w-]*)(?:\s*=\s*|\s+|$)|(?P<short>-[A-Za-z])\s*=?\s*)(?P<value>\S*)\s*")
+_OPTION = re.compile(
+    r"(?:(?P<long>--[A-Za-z][\w-]*)(?:\s*=\s*|\s+|$)|(?P<short>-[A-Za-z])\s*=?\s*)"
+    r"(?:\"(?P<quoted>[^\"]*)\"|(?P<value>\S*))\s*"
+)
 _END = re.compile(r"--(?:\s+|$)")
 
 
@@ -35,7 +38,8 @@ def split_options(line: str, known: Mapping[str, Option], magic: str) -> tuple[d
     """Return the options that a line begins with, by name, and the rest of it, untouched.
 
     Args:
-        line: what follows the magic's name. A ``--`` of its own ends the options.
+        line: what follows the magic's name. A ``--`` of its own ends the options; a value with spaces stands in double
+            quotes.
         known: by spelling, such as ``"-j"`` and ``"--workers"``.
         magic: how the magic is called, for errors.
 
@@ -52,12 +56,13 @@ def split_options(line: str, known: Mapping[str, Option], magic: str) -> tuple[d
                 f"{magic}: unknown option {spelling}; known: {', '.join(known)}. "
                 "An expression that begins with a minus goes behind --"
             )
-        if not match["value"]:
+        value = match["quoted"] or match["value"]
+        if not value:
             raise UsageError(f"{magic}: {spelling} needs a value")
         try:
-            found[option.name] = option.read(match["value"])
+            found[option.name] = option.read(value)
         except (ValueError, TypeError) as error:
-            raise UsageError(f"{magic}: {spelling} {match['value']}: {error}") from None
+            raise UsageError(f"{magic}: {spelling} {value}: {error}") from None
         rest = rest[match.end() :]
     return found, _END.sub("", rest, count=1) if _END.match(rest) else rest
 

@@ -19,6 +19,7 @@ LESS_MEMORY = "Fewer workers, smaller inputs or smaller chunks need less."
 _NO_ATTRIBUTE = re.compile(
     r"module '([\w.]+)' has no attribute '(\w+)'|Can't get attribute '(\w+)' on <module '([\w.]+)'"
 )
+_NOT_SET = re.compile(r"local variable '(\w+)'")
 _NO_NAME = re.compile(r"cannot import name '(\w+)' from '([\w.]+)'")
 
 
@@ -34,6 +35,12 @@ def mend_of(error: BaseException, function: Callable[..., Any]) -> str:
             return (
                 f"{name_of(function)} looks names up at run time (globals(), eval, exec): a worker only has the "
                 "globals that the function names directly. Name the helper in the function, or pass it as an argument."
+            )
+        case UnboundLocalError() if (found := _NOT_SET.search(str(error))) and _knows(function, found[1]):
+            name = found[1]
+            return (
+                f"The notebook has a {name} too, but code that assigns {name} has its own, which is not set yet. "
+                f"Workers can't change the notebook's: let each task return its part, and change {name} here."
             )
         case NameError(name=str(name)) if not isinstance(error, UnboundLocalError) and _knows(function, name):
             return (
