@@ -116,6 +116,14 @@ class _Hidden:
 hidden = _Hidden()
 
 
+def users_stacklevel() -> int:
+    """Return the ``stacklevel`` with which a warning of the caller points at the user's line."""
+    level, frame = 1, sys._getframe(1).f_back
+    while frame is not None and (_root(frame) in (_PACKAGE, "IPython") or _root(frame) in _HELPERS):
+        level, frame = level + 1, frame.f_back
+    return level + 1
+
+
 def _root(frame: FrameType) -> str:
     name = frame.f_globals.get("__name__")
     return name.partition(".")[0] if isinstance(name, str) else ""

@@ -9,7 +9,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from IPython.core.error import UsageError
 from kernels import Kernel
 
 import nbparallel
-from nbparallel import Comparison, SerializationError, backends, compare, config, last_run, pmap
+from nbparallel import Comparison, SerializationError, backends, compare, config, last_run, pmap, pmap_async
 from nbparallel.notebook.comparing import PCOMPARE_OPTIONS
 from nbparallel.notebook.options import split_options
 from nbparallel.notebook.workers import warm_pids
@@ -230,6 +230,25 @@ def test_what_tasks_say_is_shown_once(capsys: pytest.CaptureFixture[str], caplog
     assert len(caplog.records) == 3
 
 
+@pytest.mark.parametrize(
+    "front",
+    [
+        lambda task: compare(task, [1], methods="processes", repeats=1),
+        lambda task: pmap(task, [1]),
+        lambda task: pmap_async(task, [1]).result(),
+    ],
+)
+def test_a_warning_of_the_package_points_at_the_users_line(front: Callable[[Any], Any]) -> None:
+    large = np.ones(3_000_000)
+
+    def uses_large(x: int) -> float:
+        return x * float(large[0])
+
+    with pytest.warns(nbparallel.NBParallelWarning, match="uses_large refers to large, 24 MB") as caught:
+        front(uses_large)
+    assert {warning.filename for warning in caught} == {__file__}
+
+
 def test_others_go_on_printing(capsys: pytest.CaptureFixture[str]) -> None:
     asked, printed = threading.Event(), threading.Event()
 
@@ -331,6 +350,51 @@ def test_the_magic_in_a_kernel(notebook: Kernel) -> None:
     assert failed.error.name == "ZeroDivisionError"
     assert "----> 1 1 / x for x in (1, 0)\n" in failed.error.traceback
     assert "nbparallel/" not in failed.error.traceback
+
+
+@pytest.mark.slow
+def test_the_cell_magic_takes_a_body(notebook: Kernel) -> None:
+    shown = notebook.run("""
+        %%pcompare -r 1 -m threads,processes,pathos x, y in zip(range(3), "abc")
+        if x == 1:
+            continue
+        print(x)
+        twice = 2 * x
+        twice, y
+    """)
+    assert shown.stdout == "0\n2\n"
+    assert shown.result is not None
+    assert shown.result.splitlines()[0].startswith("for x, y in zip(range(3), 'abc'): 3 tasks on ")
+    assert [line.split()[-1] for line in shown.result.splitlines()[2:6]] == ["equal"] * 4
+    assert notebook.run("_.results, 'twice' in globals()").result == "([(0, 'a'), None, (4, 'c')], False)"
+    failed = notebook.run("%%pcompare x in (1, 0)\n1 / x", fails=True)
+    assert failed.error is not None
+    assert failed.error.traceback.count("----> 2 1 / x\n") == 1
+    for cell, said in (
+        ("%%pcompare\n1", "UsageError: %%pcompare needs what to loop over, for example: %%pcompare x in xs\n"),
+        ("%%pcompare -b threads x in y\n1", "UsageError: %%pcompare: unknown option -b; known: -m, --methods, "),
+        ("%%pcompare x in xs\n%pwd", "UsageError: %%pcompare: %pwd needs IPython, which is not in worker processes"),
+    ):
+        assert notebook.run(cell).stderr.startswith(said)
+    assert notebook.run("%%pcompare -m threads -r 1 -o kept x in [1]\n%pwd").result is None
+    assert notebook.run("kept.rows[1].answers").result == "'equal'"
+
+
+@pytest.mark.slow
+def test_figures_left_open_are_shown_once(notebook: Kernel) -> None:
+    pytest.importorskip("matplotlib")
+    shown = notebook.run("""
+        %matplotlib inline
+        import matplotlib.pyplot as plt
+
+        def draws(x):
+            plt.figure()
+            return x
+
+        nbparallel.compare(draws, [1, 2], methods="threads", repeats=1).rows[1].answers
+    """)
+    assert shown.result == "'equal'"
+    assert len(shown.displays) == 2
 
 
 @pytest.mark.slow

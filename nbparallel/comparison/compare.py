@@ -47,7 +47,8 @@ def compare(
     The methods take turns, so that what else the machine does meets all of them. The notebook's warm workers and
     `last_run` are left as they are.
 
-    What tasks print is shown once, as the first serial run prints it. A failure of one method stands in its row.
+    What tasks print, log and display is shown once, by the first serial run; only what C code and programs write is
+    shown each time, where it is written in this process. A failure of one method stands in its row.
 
     Args:
         fn: what to call with one item of each iterable. It runs many times in this process, too.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.ticker import FuncFormatter
 
+from nbparallel.comparison.pictures import gain
 from nbparallel.timeline.figures import PlainFigure, time_unit
 from nbparallel.timeline.pictures import COLOURS
 
@@ -27,7 +28,7 @@ def draw(found: Comparison) -> PlainFigure:
         times.barh(position, row.first, 0.6, fill=False, edgecolor="black", label="" if position else "first run")
         times.plot(row.times, [position] * len(row.times), "k|", markersize=8, label="" if position else "each run")
         gains.barh(position, row.speedup, 0.6, color=COLOURS["compute"])
-        gains.text(row.speedup, position, f" {row.speedup:.2f} ×", va="center", fontsize=9)
+        gains.text(row.speedup, position, f" {gain(row)}", va="center", fontsize=9)
     seconds, name = time_unit(max(max(row.first, row.seconds) for row in rows))
     times.xaxis.set_major_formatter(FuncFormatter(lambda time, _: f"{time / seconds:g}"))
     times.set_xlabel(f"time [{name}]")

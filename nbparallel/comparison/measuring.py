@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from nbparallel import backends, config, mapping
 from nbparallel.backends import local
-from nbparallel.comparison.quiet import silence
+from nbparallel.comparison.quiet import silence, without_figures
 from nbparallel.engine import streams
 from nbparallel.engine.work import Backend
 from nbparallel.interrupts import deferred
@@ -135,7 +135,10 @@ class Loop(Method):
         job = self._job
         call = local.caller(job.function, job.style)
         items = job.inputs.items(0, job.tasks)
-        with local.as_task(), contextlib.nullcontext() if self.speaks else silence():
+        with local.as_task(), contextlib.ExitStack() as stack:
+            if not self.speaks:
+                stack.enter_context(without_figures())
+                stack.enter_context(silence())
             watch = Stopwatch()
             if job.seed is None:
                 answers = [call(item) for item in items]
@@ -188,7 +191,8 @@ class Parallel(Method):
                 label=job.label,
                 output=None,
             )
-        return watch.stop(mapping.carry_out(run))
+        with without_figures():
+            return watch.stop(mapping.carry_out(run))
 
     def close(self, *, wait: bool) -> None:
         """End the workers."""

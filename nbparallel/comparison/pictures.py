@@ -26,8 +26,13 @@ def cells(row: Row) -> tuple[str, ...]:
     """Return a row of the table."""
     if row.error is not None:
         return (row.method, str(row.workers), "–", "–", "–", "–", row.answers)
-    times = (_time(row.first), _time(row.seconds), f"{row.speedup:.2f} ×", f"{row.efficiency:.0%}")
+    times = (_time(row.first), _time(row.seconds), gain(row), f"{row.efficiency:.0%}")
     return (row.method, str(row.workers), *times, row.answers)
+
+
+def gain(row: Row) -> str:
+    """Return a speed-up in words."""
+    return f"{row.speedup:.2f} ×" if row.speedup >= 0.095 else f"{row.speedup:.1g} ×"
 
 
 def _time(seconds: float) -> str:
@@ -88,7 +93,7 @@ def _drawing(found: Comparison) -> str:
             f'<text x="0" y="{top + 12}">{html.escape(row.method)}</text>'
             f'<rect x="{_LEFT}" y="{top}" width="{median:g}" height="{_BAR}" fill="{COLOURS["compute"]}"/>'
             f'<path d="M{_LEFT} {top + 0.5}h{first:g}v{_BAR - 1}h{-first:g}" fill="none" stroke="currentColor"/>'
-            f'<text x="{_LEFT + max(median, first) + 6:g}" y="{top + 12}">{row.speedup:.2f} ×</text>'
+            f'<text x="{_LEFT + max(median, first) + 6:g}" y="{top + 12}">{gain(row)}</text>'
         )
     legend = f'<tspan fill="{COLOURS["compute"]}">■</tspan> median <tspan>□</tspan> first run, to {duration(longest)}'
     return f'{"".join(parts)}<text x="{_LEFT}" y="{_ROW * len(rows) + 12}">{legend}</text></svg>'

@@ -27,6 +27,23 @@ def silence() -> Iterator[None]:
         _silent.reset(token)
 
 
+@contextlib.contextmanager
+def without_figures() -> Iterator[None]:
+    """Close the figures of matplotlib's that are made in here: a notebook shows at a cell's end those left open."""
+    before = set(_figures())
+    try:
+        yield
+    finally:
+        for number in _figures():
+            if number not in before:
+                sys.modules["matplotlib.pyplot"].close(number)
+
+
+def _figures() -> list[int]:
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    return [] if pyplot is None else list(pyplot.get_fignums())
+
+
 class _Stream:
     """A stream that drops what comes from a silent context."""
 

@@ -80,6 +80,12 @@ class Figures:
         return self.busy is not None and self.busy < WAITING and (self.pauses is None or self.pauses >= PAUSES)
 
     @property
+    def changes(self) -> bool:
+        """Whether the loop's first run took much longer than the others."""
+        first, seconds = self.serial.first, self.serial.seconds
+        return first > FIRST * seconds and first - seconds > FIRST_SECONDS
+
+    @property
     def takes_turns(self) -> bool:
         """Whether threads are known to have kept no more cores busy than the loop, for want of Python's lock."""
         found = [row.cores for row in self.parallel if row.method == "threads"]
@@ -162,12 +168,14 @@ def _answers(figures: Figures) -> Iterator[str]:
             f"Answers differ from run to run, serially too ({serial.told}): {drawn}the time, or something that the "
             "function changes, such as a global or its input."
         )
-    for row in figures.rows:
-        if row.likeness is Likeness.UNKNOWN:
+    if serial.likeness is Likeness.UNKNOWN:
+        yield f"Not all answers could be compared: {serial.told}."
+    for row in figures.parallel:
+        if row.likeness is Likeness.UNKNOWN and serial.likeness is not Likeness.UNKNOWN:
             yield f"{row.method}: not all answers could be compared: {row.told}."
         elif row.likeness is Likeness.CLOSE:
             yield f"{row.method}: floats differ by less than a billionth ({row.told}): sums in another order."
-        elif row.likeness is Likeness.DIFFERENT and row is not serial and serial.likeness is not Likeness.DIFFERENT:
+        elif row.likeness is Likeness.DIFFERENT and serial.likeness is not Likeness.DIFFERENT:
             yield f"{row.method}: answers differ ({row.told}): {_why_different(row, figures)}"
 
 
@@ -186,17 +194,17 @@ def _failures(figures: Figures) -> Iterator[str]:
 
 def _first_runs(figures: Figures, pick: Row | None) -> Iterator[str]:
     serial = figures.serial
-    if serial.first > FIRST * serial.seconds and serial.first - serial.seconds > FIRST_SECONDS:
+    if figures.changes:
         yield (
             f"Serially the first run took {duration(serial.first)}, the others {duration(serial.seconds)}: "
             "the function imports something at first, or remembers its results. Then the first runs tell more."
         )
-    elif pick is not None and pick.first > serial.seconds:
-        # After n runs, the loop has taken n * serial, the other first + (n - 1) * seconds.
-        runs = int((pick.first - pick.seconds) / (serial.seconds - pick.seconds)) + 1
+    elif pick is not None and pick.first > serial.first:
+        runs = 2 + int((pick.first - serial.first) / (serial.seconds - pick.seconds))
+        what = "threads start" if pick.method == "threads" else "workers start, the function and its imports travel"
         yield (
-            f"The first run on {pick.method} took {duration(pick.first)}: its workers start, the function and its "
-            f"imports travel. It pays from run {max(2, runs)} on, or with more work."
+            f"The first run on {pick.method} took {duration(pick.first)}: its {what}. It pays from run {runs} on, or "
+            "with more work."
         )
 
 
@@ -214,6 +222,8 @@ def _cores(figures: Figures) -> Iterator[str]:
 def _uneven(figures: Figures) -> Iterator[str]:
     if figures.busy is not None and figures.busy < WAITING and not figures.waits:
         yield f"The loop had a core for {figures.busy:.0%} of its time: other programs use the cores too."
+        return
+    if figures.changes:
         return
     rows = [row for row in figures.rows if row.error is None and row.seconds > UNEVEN_SECONDS]
     uneven = [(max(row.times) / min(row.times), row) for row in rows]

@@ -1,7 +1,4 @@
-"""The magics that compare: ``%pcompare``.
-
-Registered by `load`. Each is a parser of its line over `nbparallel.compare`.
-"""
+"""``%pcompare`` and ``%%pcompare``: parsers of a line and of a cell over `nbparallel.compare`; registered by `load`."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from typing import Any, ClassVar
 
 from IPython.core.magic import (
     Magics,
-    line_magic,
+    line_cell_magic,
     magics_class,
     needs_local_scope,
     no_var_expand,
@@ -20,7 +17,7 @@ from IPython.core.magic import (
 from nbparallel.choice import check_count
 from nbparallel.comparison import compare
 from nbparallel.comparison.result import Comparison
-from nbparallel.notebook import comprehension
+from nbparallel.notebook import body, cells, comprehension
 from nbparallel.notebook.maps import PMAP_OPTIONS
 from nbparallel.notebook.options import Option, split_options, whole_number
 from nbparallel.tracebacks import hidden
@@ -38,7 +35,7 @@ PCOMPARE_OPTIONS = {
 
 @magics_class
 class ComparisonMagics(Magics):
-    """``%pcompare``."""
+    """``%pcompare`` and ``%%pcompare``."""
 
     #: What completes a line, by magic.
     words: ClassVar[Mapping[str, Iterable[str]]] = {"pcompare": PCOMPARE_OPTIONS}
@@ -46,17 +43,20 @@ class ComparisonMagics(Magics):
     @no_var_expand
     @needs_local_scope
     @output_can_be_silenced
-    @line_magic
-    def pcompare(self, line: str, local_ns: dict[str, Any] | None = None) -> Comparison | None:
-        """Compute a comprehension serially and in parallel, and show which is faster and whether the answers agree.
+    @line_cell_magic
+    def pcompare(self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None) -> Comparison | None:
+        """Compute the same serially and in parallel, and show which is faster and whether the answers agree.
 
         %pcompare [-m NAMES] [-r N] [-j N] [-o NAME] [--seed N] EXPRESSION for NAME in ITERABLE ...
 
-        The expression is what `%pmap` takes. It is computed many times: by the serial loop, by threads and by worker
-        processes, each once with fresh workers (the first run) and then again (the median). What it prints is shown
-        once.
+        %%pcompare [-m NAMES] [-r N] [-j N] [-o NAME] [--seed N] NAME in ITERABLE ...
+        body
 
-        Options, in front of the expression:
+        The line takes what `%pmap` takes, the cell what `%%pfor` takes. It is computed many times: by the serial loop,
+        by threads and by worker processes, each once with fresh workers (the first run) and then again (the median).
+        What it prints is shown once.
+
+        Options, in front of the expression or the loops:
           -m, --methods NAMES  backends, with commas and no spaces: threads,processes,pathos; the serial loop is always
                                measured, since it is what the others are compared with
           -r, --repeats N      runs of each after its first; by default as many as 3 s of the loop hold, 1 to 7
@@ -69,17 +69,29 @@ class ComparisonMagics(Magics):
           %pcompare -m threads -j 8 fetch(url) for url in urls
           found = %pcompare --seed 1 throw_dice() for _ in range(50)
 
+          %%pcompare -r 3 x in range(10)
+          y = slow(x)
+          y ** 2
+
         The same without the magic: `compare(simulate, range(100))`. Its `.rows`, `.verdict`, `.to_frame()` and
         `.plot()` have the figures, `.results` the answers.
         """
         with hidden:
-            options, text = split_options(line, PCOMPARE_OPTIONS, "%pcompare")
-            read = comprehension.parse(text.rstrip("; "), "%pcompare")
+            magic = "%pcompare" if cell is None else "%%pcompare"
+            options, text = split_options(line, PCOMPARE_OPTIONS, magic)
             out = options.pop("out", None)
             assert self.shell is not None
             user = self.shell.user_ns
-            inputs = read.inputs(user, local_ns)
-            found = compare.compare(read.function(user, local_ns), *inputs, label=read.label, **options)
+            if cell is None:
+                read = comprehension.parse(text.rstrip("; "), magic)
+                function, inputs, label = read.function(user, local_ns), read.inputs(user, local_ns), read.label
+            else:
+                lines = cells.running(self.shell, magic, line, cell)
+                has_shell = {"serial", "threads"}.issuperset(options.get("methods", compare.METHODS))
+                made = body.read(lines, magic, self.shell.transform_cell, has_shell=has_shell, in_loop=True)
+                loops = comprehension.parse_loops(text, made.names, magic)
+                function, inputs, label = made.function(user, loops.names), loops.inputs(user), loops.label
+            found = compare.compare(function, *inputs, label=label, **options)
             if out is None:
                 return found
             user[out] = found
