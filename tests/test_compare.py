@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import queue
 import random
 import sys
 import threading
@@ -164,6 +165,12 @@ def test_bad_arguments_are_refused_at_the_call(
     assert [each.path.name for each in caught.traceback] == ["test_compare.py"]
 
 
+def test_what_a_library_raises_in_the_loop_shows_its_frames() -> None:
+    with pytest.raises(queue.Empty) as caught:
+        compare(queue.Queue.get_nowait, [queue.Queue()])
+    assert [each.name for each in caught.traceback][1:] == ["get_nowait", "get"]
+
+
 def test_an_error_of_the_loop_is_the_users_own() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         compare(lambda x: 1 / x, [1, 0])
@@ -204,6 +211,23 @@ def test_it_refuses_to_measure_inside_a_task() -> None:
     for backend in ("serial", "threads", "processes"):
         with pytest.raises(RuntimeError, match="can't do so inside a task"):
             pmap(_compares, [1], backend=backend)
+
+
+def test_it_refuses_to_measure_beside_another_comparison() -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    def task(_: int) -> None:
+        begun.set()
+        over.wait()
+
+    thread = threading.Thread(target=compare, args=(task, [1]), kwargs={"methods": [], "repeats": 1})
+    thread.start()
+    begun.wait()
+    with pytest.raises(RuntimeError, match="another comparison runs"):
+        compare(square, [1])
+    over.set()
+    thread.join()
+    assert compare(square, [2], methods=[], repeats=1).results == [4]
 
 
 def _compares(x: int) -> Any:

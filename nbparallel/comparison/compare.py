@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -29,6 +30,8 @@ METHODS = ("serial", "threads", "processes")
 #: Without a number of repeats there are as many as this many seconds of the serial loop hold, within bounds.
 REPEAT_SECONDS = 3.0
 MOST_REPEATS = 7
+
+_one_at_a_time = threading.Lock()
 
 
 def compare(
@@ -68,7 +71,7 @@ def compare(
     Raises:
         TypeError: `fn` is not callable, is a coroutine function, or there is nothing to map over.
         ValueError: an argument is out of its range, a method is unknown, or there is no item.
-        RuntimeError: it is called inside a task.
+        RuntimeError: it is called inside a task, or while another comparison runs.
         Exception: what `fn` raises in the serial loop, as itself.
 
     Example:
@@ -92,7 +95,12 @@ def compare(
         job = Job(fn, inputs, "one" if len(iterables) == 1 else "star", seed, label or name_of(fn))
         if not job.tasks:
             raise ValueError("there is nothing to compare: the inputs have no item")
-        return _carry_out(job, names, width, repeats)
+        if not _one_at_a_time.acquire(blocking=False):
+            raise RuntimeError("another comparison runs in this process: each would hold up the other")
+        try:
+            return _carry_out(job, names, width, repeats)
+        finally:
+            _one_at_a_time.release()
 
 
 class _Record:

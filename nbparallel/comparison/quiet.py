@@ -83,18 +83,17 @@ def _wrapped(name: str) -> Iterator[None]:
     if stream is None:  # pythonw has none
         yield
         return
-    mine = _Stream(stream)
-    setattr(sys, name, mine)
+    setattr(sys, name, _Stream(stream))
     try:
         yield
     finally:
-        if getattr(sys, name) is mine:
-            setattr(sys, name, stream)
+        # Whatever stands there by now: `redirect_stdout` in several threads leaves one of its own.
+        setattr(sys, name, stream)
 
 
 @contextlib.contextmanager
 def _publishing(publisher: Any) -> Iterator[None]:
-    publish = publisher.publish
+    publish, before = publisher.publish, vars(publisher).get("publish")
 
     def heed(*args: Any, **options: Any) -> None:
         if not _silent.get():
@@ -105,6 +104,8 @@ def _publishing(publisher: Any) -> Iterator[None]:
         yield
     finally:
         del publisher.publish
+        if before is not None:
+            publisher.publish = before
 
 
 def _heard(_: logging.LogRecord) -> bool:
