@@ -20,6 +20,7 @@ from nbparallel.engine.relay import is_first, say_once
 from nbparallel.engine.work import Backend
 from nbparallel.errors import NBParallelWarning
 from nbparallel.serialize import name_of
+from nbparallel.tracebacks import stacklevel
 
 _NESTED = "a map or pool inside a task runs serially there: the cores are taken by the outer one"
 
@@ -32,7 +33,7 @@ def find_backend(name: str | None, width: int, total: int | None) -> Backend:
         BackendUnavailable: it needs a package that is not installed.
     """
     chosen = backends.check(name or config.settings().backend)
-    if total == 0 or (chosen != "serial" and _is_nested(stacklevel=5)):
+    if total == 0 or (chosen != "serial" and _is_nested()):
         chosen = "serial"
     return backends.get(chosen, width, config.settings().start_method)
 
@@ -59,7 +60,7 @@ def open_backend(
     method = config.settings().start_method if start_method is None else config.check_start_method(start_method)
     if timeout is not None and (worker.is_active() or local.is_inside_task()):
         raise ValueError("timeout needs workers that can be ended: a pool inside a task has none")
-    if _is_nested(stacklevel=4):
+    if _is_nested():
         if initializer is not None:
             initializer(*initargs)
         return serial.SerialBackend()
@@ -69,7 +70,7 @@ def open_backend(
 
 def open_single(name: str) -> Backend:
     """Return a worker for one call in the background, of the kind `name`; inside a task, none but this process."""
-    if _is_nested(stacklevel=4):
+    if _is_nested():
         return serial.SerialBackend()
     if name == "threads":
         return threads.open_backend(1, "")
@@ -124,11 +125,11 @@ def check_chunksize(chunksize: Any) -> int | None:
     return None if chunksize in ("auto", None) else check_count(chunksize, "chunksize")
 
 
-def _is_nested(stacklevel: int) -> bool:
+def _is_nested() -> bool:
     """Return whether a task asks, and say once what that means."""
     if worker.is_active():
         say_once(f"NBParallelWarning: {_NESTED}")
         return True
     if local.is_inside_task() and is_first(_NESTED):
-        warnings.warn(_NESTED, NBParallelWarning, stacklevel=stacklevel)
+        warnings.warn(_NESTED, NBParallelWarning, stacklevel=stacklevel())
     return local.is_inside_task()

@@ -24,7 +24,7 @@ def run(command: str, expanded: Callable[[], str]) -> None:
             was typed, which is IPython's rule: a brace or a dollar may be the shell's own.
     """
     sys.stdout.flush()
-    _finish(_start(command, expanded))
+    _output(command, expanded)
 
 
 def lines_of(command: str, expanded: Callable[[], str]) -> Any:
@@ -36,26 +36,27 @@ def lines_of(command: str, expanded: Callable[[], str]) -> Any:
     """
     from IPython.utils.text import SList  # a part of a second, which only those pay who ask for it
 
-    text = _finish(_start(command, expanded, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
-    return SList(text.splitlines())
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return SList(_output(command, expanded, **options).splitlines())
 
 
-def _start(command: str, expanded: Callable[[], str], **options: Any) -> subprocess.Popen[str]:
+def _output(command: str, expanded: Callable[[], str], **options: Any) -> str:
+    """Wait for a command's end and return what was captured; an interrupt ends it, with all that it has started."""
     with contextlib.suppress(Exception):
         command = expanded()
     shell = None if sys.platform == "win32" else os.environ.get("SHELL")
-    return subprocess.Popen(command, shell=True, executable=shell, stdin=subprocess.DEVNULL, **options)
-
-
-def _finish(process: subprocess.Popen[str]) -> str:
-    """Wait for a command's end and return what was captured; an interrupt ends it, with all that it has started."""
+    # Not subprocess.Popen: its wait goes on for a quarter of a second after an interrupt, and the worker is ended then.
+    process = psutil.Popen(command, shell=True, executable=shell, stdin=subprocess.DEVNULL, **options)
     try:
-        return process.communicate()[0] or ""
+        text = "" if process.stdout is None else process.stdout.read()
+        process.wait()
     except BaseException:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            found = psutil.Process(process.pid)
-            for each in [*found.children(recursive=True), found]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    each.kill()
+        for each in [*process.children(recursive=True), process]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
         process.wait()
         raise
+    finally:
+        if process.stdout is not None:
+            process.stdout.close()
+    return text

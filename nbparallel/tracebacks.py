@@ -108,6 +108,14 @@ class Origin(NamedTuple):
                 object.__setattr__(error, "__context__", self.context)
 
 
+def stacklevel() -> int:
+    """Return the `stacklevel` with which a warning by the caller names the user's line, also where a magic called."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and _root(frame) in (_PACKAGE, "IPython", *_HELPERS):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
 class _Hidden:
     def __enter__(self) -> None:
         """Nothing to prepare."""
@@ -122,14 +130,6 @@ class _Hidden:
 
 #: Takes the package's frames out of exceptions that leave a ``with hidden:``, those of the function around it included.
 hidden = _Hidden()
-
-
-def users_stacklevel() -> int:
-    """Return the ``stacklevel`` with which a warning of the caller points at the user's line."""
-    level, frame = 1, sys._getframe(1).f_back
-    while frame is not None and (_root(frame) in (_PACKAGE, "IPython") or _root(frame) in _HELPERS):
-        level, frame = level + 1, frame.f_back
-    return level + 1
 
 
 def _root(frame: FrameType) -> str:

@@ -78,7 +78,7 @@ def warm() -> dict[tuple[object, ...], Backend]:
 
 
 def shutdown(*, abort: bool = True) -> None:
-    """Let all warm workers go, and what started them; the next map starts new ones.
+    """Let all warm workers go, and what started them; the next map starts new ones. Those of pools and jobs stay.
 
     Args:
         abort: end what is under way, instead of waiting for it.
@@ -90,7 +90,7 @@ def shutdown(*, abort: bool = True) -> None:
         backend.shutdown(abort=abort)
     from nbparallel.engine import process
 
-    process.close_nursery()
+    process.close_nursery(spare_workers=True)
 
 
 def _after_fork() -> None:

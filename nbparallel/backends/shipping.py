@@ -11,7 +11,7 @@ from typing import Any
 
 from nbparallel.errors import NBParallelWarning, SerializationError
 from nbparallel.serialize import Unit, attempt, explain, heavy_globals, name_of, unit_of
-from nbparallel.tracebacks import users_stacklevel
+from nbparallel.tracebacks import stacklevel
 
 #: A function that refers to more than this, in bytes, is remarked upon once.
 LARGE_BYTES = 10_000_000
@@ -47,5 +47,5 @@ class Shipping:
                     f"{name_of(function)} refers to {name}, {size / 1e6:.0f} MB, which is copied to every worker "
                     "(once per change of it)",
                     NBParallelWarning,
-                    stacklevel=users_stacklevel(),
+                    stacklevel=stacklevel(),
                 )

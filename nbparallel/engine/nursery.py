@@ -31,6 +31,8 @@ _REPORT = struct.Struct("=qq")
 # Of `ru_maxrss`: getrusage(2) counts in KiB, macOS in bytes.
 _MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 _DESCRIPTORS = 5
+#: Instead of a request's length: there will be no more, and the process ends with the last of its workers.
+_RETIRE = 0xFFFFFFFF
 
 
 class Nursery:
@@ -48,8 +50,7 @@ class Nursery:
             )
         # ipykernel ends all children before itself, and waits for those that it finds, dead ones included: somebody
         # must take note of the end at once, or each shutdown and restart of the kernel lasts seconds.
-        reaper = threading.Thread(target=self._process.wait, name="nbparallel-nursery-reaper", daemon=True)
-        reaper.start()
+        threading.Thread(target=self._reap, name="nbparallel-nursery-reaper", daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -79,9 +80,18 @@ class Nursery:
         return Child(pid, report)
 
     def close(self) -> None:
-        """End the process and wait for it: at once, as it never runs a task."""
+        """End the process and its workers, and wait for it: at once, as it never runs a task."""
         self._control.close()
         self._process.wait()
+
+    def retire(self) -> None:
+        """Let the process end with the last of its workers, which are others' to end."""
+        with contextlib.suppress(OSError):  # it has ended
+            self._control.sendall(_LENGTH.pack(_RETIRE))
+
+    def _reap(self) -> None:
+        self._process.wait()
+        self._control.close()
 
     def abandon(self) -> None:
         """Close this copy of the connection, in a forked child, without touching the process."""
@@ -144,10 +154,11 @@ def main(control_fd: int) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     reports: dict[int, int] = {}
+    retired = False
     waiting = select.poll()  # select() knows no descriptors above 1023
     waiting.register(control_fd, select.POLLIN)
     waiting.register(wake_read, select.POLLIN)
-    while True:
+    while reports or not retired:
         readable = {fd for fd, _ in waiting.poll()}
         if wake_read in readable:
             with contextlib.suppress(BlockingIOError):
@@ -160,7 +171,11 @@ def main(control_fd: int) -> None:
             if not head:
                 break
             head += _receive_exactly(control, _LENGTH.size - len(head)) if len(head) < _LENGTH.size else b""
-            environment = ast.literal_eval(_receive_exactly(control, _LENGTH.unpack(head)[0]).decode())
+            (length,) = _LENGTH.unpack(head)
+            if length == _RETIRE:
+                retired = True
+                continue
+            environment = ast.literal_eval(_receive_exactly(control, length).decode())
         except (OSError, EOFError):
             break
         *given, report = descriptors

@@ -217,6 +217,7 @@ def share(sock: socket.socket, pid: int) -> bytes:
 # ---- forkserver ---------------------------------------------------------------------------------------------------
 
 _nursery: nursery.Nursery | None = None
+_retired: weakref.WeakSet[nursery.Nursery] = weakref.WeakSet()
 _nursery_lock = threading.Lock()
 
 
@@ -232,12 +233,21 @@ def prepare(start_method: str) -> None:
             _nursery = nursery.Nursery([*_command(), nursery.ENTRY, _PACKAGE_ROOT])
 
 
-def close_nursery() -> None:
-    """Stop the nursery; workers that it still has end with it."""
+def close_nursery(*, spare_workers: bool = False) -> None:
+    """Stop the nursery.
+
+    Args:
+        spare_workers: let those that it still has (a pool's, a job's) end in their own time, and it with the last of
+            them; else they end now.
+    """
     global _nursery
     with _nursery_lock:
         if _nursery is not None:
-            _nursery.close()
+            if spare_workers and _parent_ends:
+                _nursery.retire()
+                _retired.add(_nursery)
+            else:
+                _nursery.close()
             _nursery = None
 
 
@@ -342,9 +352,10 @@ def forget_after_fork() -> None:
     """Drop what belongs to the parent, in a child that `_fork` or the user's own code forked."""
     global _nursery, _nursery_lock
     _nursery_lock = threading.Lock()
-    if _nursery is not None:
-        _nursery.abandon()
-        _nursery = None
+    for each in [*_retired, *([] if _nursery is None else [_nursery])]:
+        each.abandon()
+    _nursery = None
+    _retired.clear()
     for end in list(_parent_ends):
         end.close_copies()
     _parent_ends.clear()

@@ -202,6 +202,8 @@ def _variables(found: ast.GeneratorExp | ast.ListComp, used: Container[str], mag
     if any(loop.is_async for loop in loops) or any(isinstance(node, ast.Await) for node in ast.walk(found)):
         raise UsageError(f"{magic} can't run an asynchronous comprehension: the event loop is the notebook's alone")
     names = list(dict.fromkeys(name for loop in loops for name in _targets(loop.target, magic)))
+    if not names:
+        raise UsageError(f"{magic} needs a loop variable")
     # `if (y := g(x))` binds y beside the loop's own variables, and the element may use it.
     conditions = [node for loop in loops for node in loop.ifs]
     bound = dict.fromkeys(

@@ -101,6 +101,7 @@ class JobMagics(Magics):
           model = %pjobs fetch 2
           %pjobs cancel all
 
+        What `%%pbackground` has started is kept with its result until it is forgotten, or the kernel ends.
         `%%pbackground` and `nbparallel.background` start jobs.
         """
         with hidden:
