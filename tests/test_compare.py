@@ -366,6 +366,9 @@ def test_the_magic_in_a_kernel(notebook: Kernel) -> None:
     assert notebook.run("print('heard')\ndisplay(3)").stdout == "heard\n"
     inside = "def go(n):\n    c = %pcompare -m threads x + n for x in range(n)\n    return c.results\ngo(3)"
     assert notebook.run(inside).result == "[3, 4, 5]"
+    explained = notebook.run("from IPython import get_ipython\nget_ipython().object_inspect('%pcompare')['docstring']")
+    assert explained.result is not None
+    assert all(option in explained.result for option in PCOMPARE_OPTIONS)
     silent = notebook.run("%pcompare -m threads -o kept x for x in [9];")
     assert (silent.result, notebook.run("kept.results").result) == (None, "[9]")
     assert notebook.run("%pcompare").stderr.startswith("UsageError: %pcompare needs a comprehension, for example: ")
@@ -397,7 +400,10 @@ def test_the_cell_magic_takes_a_body(notebook: Kernel) -> None:
     for cell, said in (
         ("%%pcompare\n1", "UsageError: %%pcompare needs what to loop over, for example: %%pcompare x in xs\n"),
         ("%%pcompare -b threads x in y\n1", "UsageError: %%pcompare: unknown option -b; known: -m, --methods, "),
-        ("%%pcompare x in xs\n%pwd", "UsageError: %%pcompare: %pwd needs IPython, which is not in worker processes"),
+        (
+            "%%pcompare x in xs\n%pwd",
+            "UsageError: %%pcompare: %pwd needs IPython, which is not in worker processes (-m threads)",
+        ),
     ):
         assert notebook.run(cell).stderr.startswith(said)
     assert notebook.run("%%pcompare -m threads -r 1 -o kept x in [1]\n%pwd").result is None

@@ -88,7 +88,8 @@ class ComparisonMagics(Magics):
             else:
                 lines = cells.running(self.shell, magic, line, cell)
                 has_shell = {"serial", "threads"}.issuperset(options.get("methods", compare.METHODS))
-                made = body.read(lines, magic, self.shell.transform_cell, has_shell=has_shell, in_loop=True)
+                transform = self.shell.transform_cell
+                made = body.read(lines, magic, transform, has_shell=has_shell, in_loop=True, on_threads="-m threads")
                 loops = comprehension.parse_loops(text, made.names, magic)
                 function, inputs, label = made.function(user, loops.names), loops.inputs(user), loops.label
             found = compare.compare(function, *inputs, label=label, **options)
