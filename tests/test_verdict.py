@@ -119,6 +119,31 @@ VERDICTS: list[tuple[str, Figures, str]] = [
         "One effective core here (cgroup v2 quota 1.0 in /pod): no CPU-bound speed-up can appear. What differs between "
         "the methods is their overhead: stay serial.",
     ),
+    (
+        "one core, and tasks that wait in part",
+        figures(threads=0.65, machine=ONE, busy=0.6, pauses=2.0, cores=(0.6, 0.95)),
+        "The tasks wait for 40% of their time and compute for the rest: processes, 1.8 × on 2 workers.",
+    ),
+    (
+        "one core, too short to tell why",
+        figures(threads=0.25, machine=ONE, busy=None, workers=4),
+        "Threads, 4.0 × on 4 workers.",
+    ),
+    (
+        "a fast method that is wrong",
+        figures(threads=0.5, cores=(1.0, 1.9), more={"threads": {"likeness": Likeness.DIFFERENT}}),
+        "CPU-bound: processes, 1.8 × on 2 workers.",
+    ),
+    (
+        "only wrong ones are fast",
+        figures(threads=0.5, processes=1.1, cores=(1.0, 1.9), more={"threads": {"likeness": Likeness.DIFFERENT}}),
+        "Stay serial: threads, 2.0 × as fast, gave other answers. Mend that first.",
+    ),
+    (
+        "all differ, as the loop does from itself",
+        figures(more={key: {"likeness": Likeness.DIFFERENT} for key in ("serial", "threads", "processes")}),
+        "CPU-bound: processes, 1.8 × on 2 workers; threads take turns at Python's lock.",
+    ),
     ("one task", figures(processes=1.0, tasks=1), "One task keeps one worker busy: stay serial, or cut the work into "),
     ("one worker", figures(processes=1.0, workers=1), "One worker is no faster than the loop: stay serial, or compare"),
     (

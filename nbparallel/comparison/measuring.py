@@ -25,7 +25,7 @@ from nbparallel.runs.run import Run
 if sys.platform != "win32":
     import resource
 
-    #: Of the thread, where the system counts that; it is the kernel's only busy one.
+    #: Of this thread, where the system counts that (Linux); the others of a kernel hardly wake meanwhile.
     _WHOSE = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
 
 

@@ -7,7 +7,7 @@ The first sentence says what to use, with the measurement that says so; what els
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from nbparallel.comparison.answers import Likeness
 from nbparallel.comparison.rows import Row
@@ -20,7 +20,9 @@ GAIN = 1.15
 NEAR = 1.1
 #: Tasks that use a core for less than this part of their time wait: for files, servers, a clock.
 WAITING = 0.5
-#: They do so this often at least; those that only compute hardly ever.
+#: Those that use one for less than this part wait for some of their time.
+PARTLY_WAITING = 0.85
+#: Both do so this often at least; those that only compute hardly ever.
 PAUSES = 0.5
 #: This process computes on more than one core from here on.
 MANY_CORES = 1.2
@@ -64,10 +66,17 @@ class Figures:
     busy: float | None = None
     pauses: float | None = None
     seed: bool = False
-    parallel: list[Row] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "parallel", [row for row in self.rows[1:] if row.error is None])
+    @property
+    def parallel(self) -> list[Row]:
+        """The methods that got to their end, without the loop."""
+        return [row for row in self.rows[1:] if row.error is None]
+
+    @property
+    def wrong(self) -> list[Row]:
+        """Those of them that give other answers, though the loop gives the same each time."""
+        agrees = self.serial.likeness is not Likeness.DIFFERENT
+        return [row for row in self.parallel if agrees and row.likeness is Likeness.DIFFERENT]
 
     @property
     def serial(self) -> Row:
@@ -77,7 +86,13 @@ class Figures:
     @property
     def waits(self) -> bool:
         """Whether the tasks are known to wait for most of their time, and not only for a core."""
-        return self.busy is not None and self.busy < WAITING and (self.pauses is None or self.pauses >= PAUSES)
+        return self.waits_partly and self.busy is not None and self.busy < WAITING
+
+    @property
+    def waits_partly(self) -> bool:
+        """Whether they are known to wait for some of it at least."""
+        busy, pauses = self.busy, self.pauses
+        return busy is not None and busy < PARTLY_WAITING and (pauses is None or pauses >= PAUSES)
 
     @property
     def changes(self) -> bool:
@@ -104,7 +119,8 @@ def judge(figures: Figures) -> tuple[str, list[str]]:
 def _pick(figures: Figures) -> Row | None:
     """Return the row of the method to use; `None` for the loop."""
     # Threads that took turns were faster by chance: other programs left them more of the cores.
-    able = [row for row in figures.parallel if not (figures.takes_turns and row.method == "threads")]
+    chance = {"threads"} if figures.takes_turns else set()
+    able = [row for row in figures.parallel if row.method not in chance and row not in figures.wrong]
     best = min(able, key=lambda row: row.seconds, default=None)
     if best is None or best.speedup < GAIN:
         return None
@@ -119,18 +135,24 @@ def _advice(figures: Figures, pick: Row | None) -> str:
         return f"Only the serial loop was measured: {duration(each)} a task."
     if not figures.parallel:
         return "Nothing but the serial loop got to its end."
-    if machine.cores == 1 and not figures.waits and each > TINY_SECONDS:
+    told = pick is None or figures.busy is not None
+    if machine.cores == 1 and not figures.waits_partly and told and each > TINY_SECONDS:
         return (
             f"One effective core here ({machine.reason}): no CPU-bound speed-up can appear. What differs between the "
             "methods is their overhead: stay serial."
         )
     if pick is None:
+        best = max(figures.wrong, key=lambda row: row.speedup, default=None)
+        if best is not None and best.speedup >= GAIN:
+            return f"Stay serial: {best.method}, {best.speedup:.1f} × as fast, gave other answers. Mend that first."
         return _serial(figures, each)
     gain = f"{pick.method}, {pick.speedup:.1f} × on {_workers(pick)}"
     if figures.busy is None:
         return f"{gain[0].upper()}{gain[1:]}."
     if figures.waits:
         return f"I/O-bound, the tasks wait for {1 - figures.busy:.0%} of their time: {gain}."
+    if figures.waits_partly:
+        return f"The tasks wait for {1 - figures.busy:.0%} of their time and compute for the rest: {gain}."
     if pick.method == "threads":
         free = "and free of Python's lock" if machine.locked else "and this Python has no lock"
         return f"CPU-bound, {free}: {gain}; nothing has to travel."
@@ -175,7 +197,7 @@ def _answers(figures: Figures) -> Iterator[str]:
             yield f"{row.method}: not all answers could be compared: {row.told}."
         elif row.likeness is Likeness.CLOSE:
             yield f"{row.method}: floats differ by less than a billionth ({row.told}): sums in another order."
-        elif row.likeness is Likeness.DIFFERENT and serial.likeness is not Likeness.DIFFERENT:
+        elif row in figures.wrong:
             yield f"{row.method}: answers differ ({row.told}): {_why_different(row, figures)}"
 
 
