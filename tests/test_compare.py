@@ -21,6 +21,7 @@ from kernels import Kernel
 
 import nbparallel
 from nbparallel import Comparison, SerializationError, backends, compare, config, last_run, pmap, pmap_async
+from nbparallel.engine import relay
 from nbparallel.notebook.comparing import PCOMPARE_OPTIONS
 from nbparallel.notebook.options import split_options
 from nbparallel.notebook.workers import warm_pids
@@ -64,7 +65,6 @@ def test_each_method_gives_its_row_and_the_answers_are_kept() -> None:
     assert all(len(row.times) == 2 and row.first > 0 for row in found.rows)
     assert found.rows[0].speedup == found.rows[0].efficiency == 1.0
     assert (found.label, found.tasks, found.results[::2]) == ("square", 3, [1.0, 9.0])
-    assert found.verdict.startswith("Tasks of ")
 
 
 def test_the_inputs_are_read_once_and_the_shortest_ends_them() -> None:
@@ -86,7 +86,7 @@ def test_the_loop_is_always_first_and_each_method_measured_once() -> None:
 def test_it_runs_one_first_run_and_so_many_after_it() -> None:
     calls: list[int] = []
     compare(calls.append, [1, 2], methods="threads", repeats=3)
-    assert calls == [1, 2] * 8 or sorted(calls) == [1] * 8 + [2] * 8
+    assert sorted(calls) == [1] * 8 + [2] * 8
     calls.clear()
     compare(calls.append, [1], methods=[])
     assert len(calls) == 1 + 7  # of what takes no time, as many as there may be
@@ -125,7 +125,8 @@ def test_an_input_that_is_changed_in_place_is_noticed() -> None:
     assert "the function changes, such as a global or its input" in found.remarks[0]
 
 
-def test_maps_in_the_loop_are_serial_as_in_workers() -> None:
+def test_maps_in_the_loop_are_serial_as_in_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "_said", set())
     nested = {"there": 0}
 
     def inner(x: int) -> int:
@@ -178,6 +179,12 @@ def test_an_error_of_the_loop_is_the_users_own() -> None:
         "test_an_error_of_the_loop_is_the_users_own",
         "<lambda>",
     ]
+
+
+def test_a_call_that_can_not_be_made_is_the_users_too() -> None:
+    with pytest.raises(TypeError, match="takes 0 positional arguments") as caught:
+        compare(lambda: 1, [1])
+    assert [each.path.name for each in caught.traceback] == ["test_compare.py"]
 
 
 def test_a_method_that_fails_has_its_error_in_its_row() -> None:

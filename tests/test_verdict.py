@@ -259,7 +259,7 @@ REMARKS: list[tuple[str, Figures, list[str]]] = [
     (
         "uneven runs",
         figures(more={"processes": {"times": (0.5, 0.55, 1.6)}}),
-        ["The runs of processes differ by a factor of 3.2: other programs use the cores too."],
+        ["The runs of processes differ by a factor of 3.2: other programs may use the cores too."],
     ),
 ]
 

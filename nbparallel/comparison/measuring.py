@@ -21,6 +21,7 @@ from nbparallel.engine.work import Backend
 from nbparallel.interrupts import deferred
 from nbparallel.runs.inputs import SequenceInput
 from nbparallel.runs.run import Run
+from nbparallel.tracebacks import Origin, without_ours
 
 if sys.platform != "win32":
     import resource
@@ -132,23 +133,29 @@ class Loop(Method):
 
     def run(self) -> Outcome:
         """Compute the job here."""
-        job = self._job
-        call = local.caller(job.function, job.style)
-        items = job.inputs.items(0, job.tasks)
         with local.as_task(), contextlib.ExitStack() as stack:
             if not self.speaks:
                 stack.enter_context(without_figures())
                 stack.enter_context(silence())
             watch = Stopwatch()
-            if job.seed is None:
-                answers = [call(item) for item in items]
-            else:
-                try:
-                    seeded = streams.seeded(call, job.seed)
-                    answers = [seeded(item, index) for index, item in enumerate(items)]
-                finally:
-                    streams.unseed()
-            return watch.stop(answers)
+            try:
+                return watch.stop(self._answers())
+            except Exception as error:
+                if without_ours(error.__traceback__) is None:  # the call could not be made: that's no fault of ours
+                    Origin(None, error.__context__).throw(error)
+                raise
+
+    def _answers(self) -> list[Any]:
+        job = self._job
+        call = local.caller(job.function, job.style)
+        items = job.inputs.items(0, job.tasks)
+        if job.seed is None:
+            return [call(item) for item in items]
+        try:
+            seeded = streams.seeded(call, job.seed)
+            return [seeded(item, index) for index, item in enumerate(items)]
+        finally:
+            streams.unseed()
 
     def close(self, *, wait: bool) -> None:
         """It has none."""

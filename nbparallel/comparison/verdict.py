@@ -251,7 +251,7 @@ def _uneven(figures: Figures) -> Iterator[str]:
     uneven = [(max(row.times) / min(row.times), row) for row in rows]
     factor, row = max(uneven, key=lambda each: each[0], default=(1.0, None))
     if row is not None and factor > UNEVEN:
-        yield f"The runs of {row.method} differ by a factor of {factor:.1f}: other programs use the cores too."
+        yield f"The runs of {row.method} differ by a factor of {factor:.1f}: other programs may use the cores too."
 
 
 def _workers(row: Row) -> str:
