@@ -19,7 +19,7 @@ from nbparallel.interrupts import deferred
 from nbparallel.progress.watch import follow
 from nbparallel.runs.inputs import SequenceInput
 from nbparallel.runs.run import Run
-from nbparallel.tracebacks import hidden
+from nbparallel.tracebacks import hidden, in_words
 from nbparallel.words import duration
 
 _numbers = itertools.count(1)
@@ -37,7 +37,7 @@ def background(
     The call has a worker process of its own, which ends with it: it takes none from maps, and it begins at once,
     however many others there are. It goes on until it is finished or cancelled, whatever is interrupted here, and ends
     with the kernel. What it prints is shown by the cell that has started it. A cell whose last line is the job shows
-    how long it runs, and a button that cancels it.
+    how long it runs, and a button that cancels it. It is no map: `last_run` does not know it.
 
     Args:
         fn: what to call; what it refers to travels as it is now.
@@ -61,11 +61,9 @@ def background(
         check_backend(backend)
         # As a whole: an interrupt in the midst would leave workers that nobody has.
         with deferred:
-            opened = open_single(backend)
             inputs, output = SequenceInput([[args]]), config.settings().output
-            run = _Single(fn, inputs, opened, 1, style="star", chunksize=1, label=label, output=output)
+            run = _Single(fn, inputs, open_single(backend), 1, style="star", chunksize=1, label=label, output=output)
             run.follow = follow
-            run.add_done_callback(lambda _: opened.shutdown(abort=False, wait=False))
             job = Job(run)
             try:
                 run.start(background=True)
@@ -104,7 +102,7 @@ class _Single(Run):
     def outcome(self) -> str:
         if self.state == "failed":
             error = self.failures[0].raised
-            return f"{type(error).__name__}: {error}".partition("\n")[0]
+            return f"{type(error).__name__}: {in_words(error)[0]}".partition("\n")[0]
         return short_repr(self.results[0]) if self.state == "done" else ""
 
     def __repr__(self) -> str:
@@ -130,7 +128,7 @@ class Job:
         self.label = run.label
         self._run = run
         _known[self.number] = self
-        run.add_done_callback(self._ended)  # and so it is known at least until then
+        run.add_done_callback(self._ended)  # and so the job is known at least until then
 
     @property
     def state(self) -> State:
@@ -196,7 +194,7 @@ class Job:
         self._run._ipython_display_()
 
     def _ended(self, _: Run) -> None:
-        """Nothing to do: that it is to be called keeps the job."""
+        self._run._backend.shutdown(abort=False, wait=False)  # this may be its own thread
 
     def _end(self) -> None:
         backend = self._run._backend

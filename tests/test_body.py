@@ -113,7 +113,7 @@ def test_the_last_expression_is_the_result(source: str, expected: Any) -> None:
         ("nonlocal total\nx", 2, 0, "no binding for nonlocal 'total' found"),
         ("x\nfrom math import *", 3, None, "import * only allowed at module level"),
         ("x\n%time x", 3, 0, "%time needs IPython, which is not in worker processes"),
-        ("\ny = !ls\nz = %time x", 4, 4, "%time needs IPython"),
+        ("\n  \ny = !ls\nz = %time x", 5, 4, "%time needs IPython"),
         ("%%bash\nls", 2, 0, "%%bash needs IPython"),
         ("total?", 2, 0, "%pinfo needs IPython"),
         ("!ls\nx = (", 3, None, "'(' was never closed"),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from pathlib import Path
 
 import psutil
 import pytest
-from kernels import Kernel, Output, kernel
+from kernels import CELL_TIMEOUT, Kernel, Output, kernel
 
 __all__ = ["kernel"]
 
@@ -243,18 +244,20 @@ def test_what_cannot_travel_starts_no_job(kernel: Kernel) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kill", [True, False])
-def test_no_job_outlives_its_kernel(tmp_path, kill: bool) -> None:  # type: ignore[no-untyped-def]
-    with Kernel(folder=tmp_path) as kernel:
+def test_no_job_outlives_its_kernel(tmp_path: Path) -> None:
+    def start() -> psutil.Process:
         kernel.run(f"{LOAD}\nimport os, time\nfrom pathlib import Path\nfolder = Path()")
         kernel.run(WAITS)
-        kernel.run("%%pbackground\nwaits('a')")
-        kernel.run("%%pbackground -b threads\nwaits('b')")
-        pid = pid_of(kernel, "a")
+        kernel.run("%%pbackground\nwaits('a');")
+        kernel.run("%%pbackground -b threads\nwaits('b');")
         pid_of(kernel, "b")
-        if kill:
-            kernel.kill()
-        else:
-            kernel.manager.restart_kernel()
-            kernel.client.wait_for_ready(timeout=40)
-        assert psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=10)[1] == []
+        return psutil.Process(pid_of(kernel, "a"))
+
+    with Kernel(folder=tmp_path) as kernel:
+        restarted = start()
+        kernel.manager.restart_kernel()
+        kernel.client.wait_for_ready(timeout=CELL_TIMEOUT)
+        assert psutil.wait_procs([restarted], timeout=10)[1] == []
+        killed = start()
+        kernel.kill()
+        assert psutil.wait_procs([killed], timeout=10)[1] == []

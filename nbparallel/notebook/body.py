@@ -7,6 +7,7 @@ they have in the cell, so that tracebacks show the cell. Nothing of the body run
 from __future__ import annotations
 
 import ast
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -122,7 +123,8 @@ def _parse(cell: cells.Cell, magic: str, transform: Callable[[str], str]) -> lis
             transformed = body
         if [line.strip() for line in transformed.splitlines()] == [line.strip() for line in body.strip().splitlines()]:
             raise usage_error(error, cell.text, magic) from None
-        blank = len(body) - len(body.lstrip("\r\n"))  # it takes the empty lines away that the body begins with
+        # It has taken the blank lines away that the body begins with.
+        blank = sum(1 for _ in itertools.takewhile(lambda line: not line.strip(), lines[cell.first :]))
         try:
             tree = ast.parse("\n" * (cell.first + blank) + transformed, cell.file)
         except SyntaxError as second:

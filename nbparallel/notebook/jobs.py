@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from IPython.core.error import UsageError
-from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand, output_can_be_silenced
 
 from nbparallel import jobs
 from nbparallel.jobs import Job, background
@@ -38,6 +38,7 @@ class JobMagics(Magics):
     }
 
     @no_var_expand
+    @output_can_be_silenced
     @cell_magic
     def pbackground(self, line: str, cell: str) -> Job | None:
         """Run the cell in the background, and return at once.
