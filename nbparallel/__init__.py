@@ -2,8 +2,8 @@
 
 Layout: `mapping`, `jobs`, `pool` and `executor` are the front, `runs` one call of it; `backends` are the places where
 tasks go, `engine` the local workers among them; `serialize` is how code and data travel; `output`, `timeline` and
-`progress` are what is seen of a run; `notebook` is what only a notebook has. Imports go one way, as
-tests/test_layout.py says.
+`progress` are what is seen of a run; `comparison` measures maps; `notebook` is what only a notebook has. Imports go
+one way, as tests/test_layout.py says.
 
 The names below are loaded when they are first used: a worker imports this package, and needs none of them.
 """
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from nbparallel.comparison.compare import compare as compare
+    from nbparallel.comparison.result import Comparison as Comparison
     from nbparallel.config import configure as configure
     from nbparallel.engine.streams import rng as rng
     from nbparallel.errors import BackendUnavailable as BackendUnavailable
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from nbparallel.runs.run import Run as Run
 
 _HOMES = {
+    "compare": "comparison.compare",
+    "Comparison": "comparison.result",
     "configure": "config",
     "rng": "engine.streams",
     "BackendUnavailable": "errors",

@@ -218,9 +218,14 @@ def last_run() -> Run | None:
 
 
 def finish(run: Run, *, ordered: bool = True, shown: config.Progress = False) -> list[Any]:
-    """Start a run, wait for its end with a bar, and return its results; an interrupt cancels it."""
+    """Carry out a run, and have `last_run` return it from now on."""
     global _last
     _last = run
+    return carry_out(run, ordered=ordered, shown=shown)
+
+
+def carry_out(run: Run, *, ordered: bool = True, shown: config.Progress = False) -> list[Any]:
+    """Start a run, wait for its end with a bar, and return its results; an interrupt cancels it."""
     # However often Stop is pressed: it is heeded where `drive` looks, and once.
     with deferred, Watch(run, shown) as watch:
         try:

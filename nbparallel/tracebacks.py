@@ -24,7 +24,15 @@ _HELPERS = frozenset(
 )
 # What is called here is the user's, whatever module it is of.
 _CALLERS = frozenset(
-    f"{_PACKAGE}.{name}" for name in ("backends.local", "engine.streams", "engine.worker", "failures", "inputs")
+    f"{_PACKAGE}.{name}"
+    for name in (
+        "backends.local",
+        "comparison.measuring",
+        "engine.streams",
+        "engine.worker",
+        "runs.failures",
+        "runs.inputs",
+    )
 )
 _RAISE = dis.opmap["RAISE_VARARGS"]
 

@@ -12,6 +12,8 @@ def human_size(size: int) -> str:
 
 def duration(seconds: float) -> str:
     """Return a length of time for people to read."""
+    if 0 < seconds < 1e-6:
+        return f"{seconds * 1e9:.0f} ns"
     if seconds < 1e-3:
         return f"{seconds * 1e6:.0f} µs"
     if seconds < 1:

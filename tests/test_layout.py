@@ -38,6 +38,7 @@ ORDER = [
     "pool",
     "executor",
     "multiprocessing",
+    "comparison",
     "notebook",
     "cli",
 ]

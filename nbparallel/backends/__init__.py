@@ -62,6 +62,16 @@ def get(name: str, workers: int, start_method: str) -> Backend:
         return backend
 
 
+def open_fresh(name: str, workers: int, start_method: str) -> Backend:
+    """Return a backend of the caller's own, which starts its workers when they are first needed.
+
+    Raises:
+        BackendUnavailable: it needs a package that is not installed.
+    """
+    backend: Backend = importlib.import_module(_MODULES[check(name)]).open_backend(workers, start_method)
+    return backend
+
+
 def warm() -> dict[tuple[object, ...], Backend]:
     """Return the backends that are kept, by configuration (process id, name, and what else tells them apart)."""
     return {key: backend for key, backend in _warm.items() if key[0] == os.getpid() and backend.usable}

@@ -1,14 +1,16 @@
 """What the in-process backends share: running the tasks of a chunk right here.
 
-Called by `threads` and `serial`. Nested maps are seen here: a map that starts inside a task runs serially.
+Called by `threads` and `serial`, and by the plain loop of `comparison`. Nested maps are seen here: a map that starts
+inside a task runs serially.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from nbparallel.engine import streams
@@ -32,6 +34,16 @@ Report = Callable[[int, Sequence[Any], dict[int, Failure], Times], None]
 def is_inside_task() -> bool:
     """Return whether this thread runs a task."""
     return _here.inside
+
+
+@contextlib.contextmanager
+def as_task() -> Iterator[None]:
+    """Have what runs in here, in this thread, count as a task."""
+    was_inside, _here.inside = _here.inside, True
+    try:
+        yield
+    finally:
+        _here.inside = was_inside
 
 
 def run_chunk(

@@ -3,3 +3,4 @@
 from __future__ import annotations
 
 from multiprocessing.dummy import *  # noqa: F403
+from multiprocessing.dummy import Array, Namespace, Value, dict, list, shutdown  # noqa: F401 - not in its `__all__`

@@ -17,6 +17,7 @@ from traitlets import TraitError
 from nbparallel import config
 from nbparallel.engine import process
 from nbparallel.errors import NBParallelWarning
+from nbparallel.notebook.comparing import ComparisonMagics
 from nbparallel.notebook.completion import matcher
 from nbparallel.notebook.files import FileMagics
 from nbparallel.notebook.jobs import JobMagics
@@ -25,7 +26,7 @@ from nbparallel.notebook.settings import NBParallel
 from nbparallel.notebook.workers import WorkerMagics
 
 #: All magics; each class says by `words` what completes its lines.
-FAMILY = (MapMagics, JobMagics, FileMagics, WorkerMagics)
+FAMILY = (MapMagics, ComparisonMagics, JobMagics, FileMagics, WorkerMagics)
 
 
 def load(shell: Any) -> None:

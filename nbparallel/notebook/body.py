@@ -80,6 +80,7 @@ def read(
     *,
     has_shell: bool,
     in_loop: bool,
+    on_threads: str = "-b threads",
 ) -> Body:
     """Read the body of a cell.
 
@@ -89,6 +90,7 @@ def read(
         transform: makes Python of IPython's own syntax (``!ls``, ``%cd ..``).
         has_shell: whether it runs in a process that has IPython's shell. Elsewhere only ``!commands`` can work.
         in_loop: whether it is that of a loop, in which ``continue`` ends an item.
+        on_threads: the option of the magic that has threads compute it, for errors.
 
     Raises:
         UsageError: it is empty, not Python, or has what can't work where it runs; the message shows the line.
@@ -96,7 +98,7 @@ def read(
     statements = _parse(cell, magic, transform)
     if not statements:
         raise UsageError(f"{magic} needs a body: what to compute, in the lines below")
-    checks = [] if has_shell else [_Commands(), _Globals()]
+    checks = [] if has_shell else [_Commands(on_threads), _Globals(on_threads)]
     for each in [_Ends(in_loop=in_loop), *checks]:
         try:
             statements = [each.visit(statement) for statement in statements]
@@ -211,17 +213,23 @@ class _Ends(_OwnScope):
 class _Globals(_OwnScope):
     """Refuses ``global`` where the notebook's variables are copies: what is assigned would be lost in silence."""
 
+    def __init__(self, on_threads: str) -> None:
+        self._on_threads = on_threads
+
     def visit_Global(self, node: ast.Global) -> ast.stmt:
         names = ", ".join(node.names)
         raise _Refused(
             node,
             f"'global {names}' would only change a worker's copy: let the last expression be the result, and go on "
-            "with it here (-b threads shares the variables)",
+            f"with it here ({self._on_threads} shares the variables)",
         )
 
 
 class _Commands(ast.NodeTransformer):
     """Has ``!commands`` run without IPython's shell, and refuses all else that needs it."""
+
+    def __init__(self, on_threads: str) -> None:
+        self._on_threads = on_threads
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
         self.generic_visit(node)
@@ -233,7 +241,7 @@ class _Commands(ast.NodeTransformer):
                 if what in ("system", "getoutput"):
                     return _command(first, "run" if what == "system" else "lines_of", node)
                 shown = {"run_line_magic": f"%{first}", "run_cell_magic": f"%%{first}"}.get(what, f"!{first}")
-                raise _Refused(node, f"{shown} needs IPython, which is not in worker processes (-b threads)")
+                raise _Refused(node, f"{shown} needs IPython, which is not in worker processes ({self._on_threads})")
         return node
 
 

@@ -101,7 +101,7 @@ class NotebookBar(Bar):
         self._panel = _make_panel(run, self._html(), waits=waits)
         view = {} if self._panel is None else self._panel.view
         data = {**view, **self._stays()}
-        self._output = display_text(data) if loop is None else _display_in(loop, data)
+        self._output = display(data) if loop is None else _display_in(loop, data)
 
     def move(self) -> None:
         if self._panel is not None:
@@ -118,7 +118,7 @@ class NotebookBar(Bar):
         if self._panel is not None:
             self._panel.close()
         if self._loop is None:
-            display_text({"text/plain": summary})
+            display({"text/plain": summary})
 
     def _stays(self) -> dict[str, str]:
         return {"text/plain": self._headline}
@@ -228,11 +228,11 @@ def _line_of_tqdm() -> Any:
     return Line
 
 
-def display_text(data: dict[str, Any]) -> Any:
+def display(data: dict[str, Any]) -> Any:
     """Show one more output, and return its handle."""
-    from IPython import display
+    from IPython.display import DisplayHandle
 
-    handle: Any = display.DisplayHandle  # untyped, as all of it
+    handle: Any = DisplayHandle  # untyped, as all of it
     handle = handle()
     handle.display(data, raw=True, metadata=METADATA)
     return handle
@@ -251,7 +251,7 @@ def _display_in(loop: Any, data: dict[str, Any]) -> Any:
         return output
     # Bars of text stand below it from now on; above, they would stand still.
     with loop.external_write_mode(file=sys.stderr):
-        output = display_text(data)
+        output = display(data)
     _outputs[loop] = cell, output
     return output
 

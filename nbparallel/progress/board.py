@@ -13,7 +13,7 @@ from typing import Any
 from nbparallel import config
 from nbparallel.output import showing
 from nbparallel.output.inner import InnerBars
-from nbparallel.progress.bars import INNER, METADATA, TerminalLines, display_text
+from nbparallel.progress.bars import INNER, METADATA, TerminalLines, display
 
 #: Seconds between two moves.
 BEAT_SECONDS = 0.1
@@ -64,7 +64,7 @@ class Board:
             return
         data = {"text/plain": "\n".join(lines)}
         if self._output is None:
-            self._output = display_text(data)
+            self._output = display(data)
         else:
             self._output.update(data, raw=True, metadata=METADATA)
 

@@ -34,7 +34,7 @@ class Watch:
     def __init__(self, run: Run, shown: Progress) -> None:
         self._run = run
         self._at_once = shown is True
-        self._is_shown = shown is True or (shown == "auto" and _somebody_looks())
+        self._is_shown = shown is True or (shown == "auto" and somebody_looks())
         self._headline = bars.headline(run)  # not later: an input's length may be known by then, or not
         self._loop = bars.find_loop() if self._is_shown else None  # not later: tasks in threads have bars as well
         self._bar: bars.Bar | None = None
@@ -100,7 +100,8 @@ def follow(run: Run) -> bool:
     return True
 
 
-def _somebody_looks() -> bool:
+def somebody_looks() -> bool:
+    """Return whether a bar that is not asked for has a reader."""
     if local.is_inside_task():  # a nested map: the outer one has the bar
         return False
     return showing.in_notebook() or (sys.stderr is not None and sys.stderr.isatty())

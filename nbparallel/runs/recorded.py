@@ -13,7 +13,7 @@ from nbparallel.timeline.records import Records, columns
 if TYPE_CHECKING:
     import pandas
 
-    from nbparallel.timeline.figures import TimelineFigure
+    from nbparallel.timeline.figures import PlainFigure
     from nbparallel.timeline.pictures import Portrait
 
 
@@ -63,7 +63,7 @@ class Recorded(Execution):
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, str]]:
         return {"text/html": self._repr_html_()}, METADATA
 
-    def timeline(self) -> TimelineFigure:
+    def timeline(self) -> PlainFigure:
         """Draw when the workers computed, when they waited for inputs and results to travel, and when they were idle.
 
         Workers are lanes, in the order in which they took up work. Tasks that failed, or were ended with the run,

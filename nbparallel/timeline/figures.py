@@ -23,16 +23,21 @@ _GROUND = "#E6E6E6"
 _INCHES_WIDE = 8.0
 
 
-class TimelineFigure(Figure):  # type: ignore[misc,unused-ignore] # without matplotlib its base class is Any
-    """A figure that a notebook shows as a picture, whether or not pyplot has been imported there."""
+class PlainFigure(Figure):  # type: ignore[misc,unused-ignore] # without matplotlib its base class is Any
+    """A figure that a notebook shows as a picture, whether or not pyplot has been imported there.
 
-    def __init__(self, label: str, **options: Any) -> None:
+    Args:
+        title: what it is, such as ``"timeline of square"``.
+        **options: as for matplotlib's own.
+    """
+
+    def __init__(self, title: str, **options: Any) -> None:
         super().__init__(**options)
-        self.run_label = label
+        self.plain_title = title
 
     def __repr__(self) -> str:
         # Without a size, which depends on the advice: a saved notebook shall not differ where it is run again.
-        return f"<timeline of {self.run_label}>"
+        return f"<{self.plain_title}>"
 
     def _repr_png_(self) -> bytes:
         picture = io.BytesIO()
@@ -40,14 +45,14 @@ class TimelineFigure(Figure):  # type: ignore[misc,unused-ignore] # without matp
         return picture.getvalue()
 
 
-def draw(portrait: Portrait) -> TimelineFigure:
+def draw(portrait: Portrait) -> PlainFigure:
     """Return a figure of a run."""
     found = portrait.timeline
     lanes = found.lanes[:LANES]
     advice = [line for each in portrait.remarks + portrait.advice for line in textwrap.wrap(f"• {each}", 124)]
     rows = max(1, len(lanes))
     high = 0.28 * rows + 1.35 + 0.19 * len(advice)
-    figure = TimelineFigure(portrait.label, figsize=(_INCHES_WIDE, high), dpi=100, facecolor="white")
+    figure = PlainFigure(f"timeline of {portrait.label}", figsize=(_INCHES_WIDE, high), dpi=100, facecolor="white")
     low = (0.78 + 0.19 * len(advice)) / high
     axes = figure.add_axes((0.11, low, 0.86, 1 - low - 0.5 / high))
     for position, lane in enumerate(lanes):
@@ -58,7 +63,7 @@ def draw(portrait: Portrait) -> TimelineFigure:
             start, length = mark.start, mark.stop - mark.start
             axes.broken_barh([(start, length)], (mark.lane - 1.35, 0.7), color=COLOURS["failed"])
             axes.plot(mark.stop, mark.lane - 1, "kx", markersize=6, clip_on=False)
-    unit, name = _unit(found.seconds)
+    unit, name = time_unit(found.seconds)
     axes.set_xlim(0, max(found.seconds, 1e-9))
     axes.set_ylim(rows - 0.5, -0.5)
     axes.set_yticks(range(len(lanes)), [f"worker {lane.number}" for lane in lanes])
@@ -97,7 +102,7 @@ def _legend(figure: Figure, portrait: Portrait, height: float) -> None:
     figure.legend(handles=entries, loc="lower center", bbox_to_anchor=(0.5, height), ncols=5, frameon=False, fontsize=9)
 
 
-def _unit(seconds: float) -> tuple[float, str]:
+def time_unit(seconds: float) -> tuple[float, str]:
     """Return the unit in which times are written, in seconds, and its name."""
     if seconds < 1e-3:
         return 1e-6, "µs"
