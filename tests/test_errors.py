@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import linecache
 import os
 import re
@@ -20,7 +21,7 @@ from kernels import CELL_TIMEOUT, ENVIRONMENT, Kernel, kernel
 from nbclient import NotebookClient
 
 import nbparallel
-from nbparallel import Executor, Pool, TaskError, pmap
+from nbparallel import Executor, Pool, TaskError, pmap, tracebacks
 from nbparallel.runs.mends import mend_of
 from nbparallel.serialize import describe, rebuild
 from nbparallel.tracebacks import Origin, hidden, tidy
@@ -197,6 +198,21 @@ def test_what_no_line_of_the_user_raised_shows_the_cell_alone(failing: Kernel, c
     assert says in error.value
     assert frames(error.traceback) == [("1", cell)]
     assert error.traceback.count("Traceback (most recent call last)") == 1
+
+
+def test_what_the_user_has_called_of_a_library_is_shown(failing: Kernel) -> None:
+    failing.run("import queue; empty = queue.Queue()")
+    take = "get_nowait(self)", "return self.get(block=False)"
+    for cell in (
+        "pmap(abs, iter(empty.get_nowait, None))",
+        "list(pmap_async(abs, iter(empty.get_nowait, None)))",
+        "pmap(queue.Queue.get_nowait, [empty], backend='threads')",
+        "pmap(queue.Queue.get_nowait, [empty], backend='threads', on_error='return')[0].rerun()",
+    ):
+        called, *inside = frames(failing.run(cell, fails=True).error.traceback)
+        assert called == ("1", cell)
+        shown = [(where.rpartition("Queue.")[2], line) for where, line in inside if "get_nowait(self)" in where]
+        assert shown == [take]
 
 
 def test_the_inputs_own_error_shows_the_inputs_line(failing: Kernel) -> None:
@@ -609,6 +625,10 @@ def ours(source: str, **names: Any) -> Any:
     file = f"<ours {len(linecache.cache)}>"
     exec(compile(textwrap.dedent(source), file, "exec"), namespace)
     return namespace["f"]
+
+
+def test_modules_that_call_what_is_the_users_are_there() -> None:
+    assert [name for name in sorted(tracebacks._CALLERS) if importlib.util.find_spec(name) is None] == []
 
 
 def test_the_frames_of_the_package_are_hidden_up_to_the_caller() -> None:
