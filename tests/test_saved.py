@@ -34,6 +34,8 @@ CELLS = [
     "x = pmap(inverse, range(4), chunksize=1, label='four', progress=True, on_error='return')",
     "nbparallel.last_run()",
     "nbparallel.last_run().timeline()",
+    "run = nbparallel.pmap_async(inverse, range(1, 7), chunksize=1, label='six')\nrun",
+    "run.result()[:2]",
 ]
 SECONDS = re.compile(r" in [\d.]+ (ms|s)")
 
@@ -64,13 +66,22 @@ def test_its_outputs_are_text(saved: Path) -> None:
 
 
 def test_a_run_and_its_timeline_are_in_it(saved: Path) -> None:
-    run, figure = (cell.outputs[0].data for cell in nbformat.read(saved, as_version=4).cells[3:])
+    run, figure = (cell.outputs[0].data for cell in nbformat.read(saved, as_version=4).cells[3:5])
     assert sorted(run) == ["text/html", "text/plain"]
     assert "four: 3 ok, 1 failed" in run["text/html"]
     assert sorted(figure) == ["image/png", "text/plain"]
     page, _ = nbconvert.HTMLExporter().from_filename(str(saved))
     assert "worker 2</text>" in page
     assert f"data:image/png;base64,{figure['image/png'][:40]}" in page
+
+
+def test_a_run_in_the_background_shows_its_end_in_the_cell_that_has_displayed_it(saved: Path) -> None:
+    displayed, waited = nbformat.read(saved, as_version=4).cells[5:]
+    (output,) = displayed.outputs
+    assert sorted(output.data) == ["text/html", "text/plain"]
+    assert SECONDS.sub("", output.data["text/plain"]) == "<Run six: done, 6 ok>"
+    assert "six: 6 ok in" in output.data["text/html"]
+    assert [output.data["text/plain"] for output in waited.outputs] == ["[1.0, 0.5]"]
 
 
 def test_it_reads_right_as_a_page_and_as_markdown(saved: Path) -> None:
@@ -96,4 +107,4 @@ def test_it_is_the_same_when_nbval_runs_it_again(saved: Path) -> None:
         text=True,
         timeout=55,
     )
-    assert "5 passed" in done.stdout, done.stdout
+    assert "7 passed" in done.stdout, done.stdout

@@ -150,9 +150,13 @@ class LiveBar(NotebookBar):
 
     def close(self) -> None:
         self.move()
-        self._output.update(self._stays(), raw=True, metadata=recorded.METADATA)
+        self.show_end()
         if self._panel is not None:
             self._panel.close()
+
+    def show_end(self) -> None:
+        """Show the picture in the bar's place."""
+        self._output.update(self._stays(), raw=True, metadata=recorded.METADATA)
 
     def _stays(self) -> dict[str, str]:
         return {"text/plain": repr(self._run), "text/html": self._run._repr_html_()}
