@@ -269,6 +269,9 @@ def test_hints(failing: Kernel) -> None:
         def needs_memory(x):
             raise MemoryError
 
+        def asks(x):
+            return input("your name: ")
+
         late = 5
     """)
     for call, name, hint in [
@@ -277,6 +280,7 @@ def test_hints(failing: Kernel) -> None:
         ("pmap(by_name, ['late'])", "NameError", "late is known in the notebook"),
         ("pmap(helper, ['late'])", "NameError", "Name the helper in the function"),
         ("pmap(needs_memory, [1])", "MemoryError", "Fewer workers"),
+        ("pmap(asks, [1])", "EOFError", "A worker has no keyboard"),
     ]:
         error = failing.run(call, fails=True).error
         assert error.name == name
@@ -731,6 +735,7 @@ def test_no_mend_is_made_up() -> None:
         AttributeError("module 'math' has no attribute 'nothing'"),
         AttributeError("'int' object has no attribute 'pi'"),
         ImportError("cannot import name 'nothing' from 'math' (unknown location)"),
+        EOFError("Ran out of input"),
     ]:
         assert mend_of(error, inverse) == ""
 
