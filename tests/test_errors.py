@@ -246,6 +246,7 @@ def test_stop_shows_the_cells_line_alone(failing: Kernel, call: str) -> None:
 
 
 def test_hints(failing: Kernel) -> None:
+    failing.run("pmap(abs, range(4), chunksize=1)")  # a fork that is made later has what is made now
     failing.run("""
         import types
 
@@ -269,9 +270,6 @@ def test_hints(failing: Kernel) -> None:
         def needs_memory(x):
             raise MemoryError
 
-        def asks(x):
-            return input("your name: ")
-
         late = 5
     """)
     for call, name, hint in [
@@ -280,12 +278,36 @@ def test_hints(failing: Kernel) -> None:
         ("pmap(by_name, ['late'])", "NameError", "late is known in the notebook"),
         ("pmap(helper, ['late'])", "NameError", "Name the helper in the function"),
         ("pmap(needs_memory, [1])", "MemoryError", "Fewer workers"),
-        ("pmap(asks, [1])", "EOFError", "A worker has no keyboard"),
     ]:
         error = failing.run(call, fails=True).error
         assert error.name == name
         assert error.traceback.count(hint) == 1
     failing.run("del math.half, sys.modules['made']")
+
+
+def test_a_task_that_asks_at_the_keyboard_waits_for_nobody(failing: Kernel) -> None:
+    failing.run("""
+        import getpass, io, sys
+
+        def asks(x):
+            return input("your name? ")
+
+        def answers(x):
+            sys.stdin, before = io.StringIO("line 1\\nline 2"), sys.stdin
+            try:
+                return input(), input(), before.read()
+            finally:
+                sys.stdin = before
+    """)
+    for backend in ("processes", "pathos"):
+        output = failing.run(f"pmap(asks, [1], backend={backend!r})", fails=True)
+        assert (output.error.name, output.stdout) == ("EOFError", "your name? ")
+        assert output.error.traceback.count("A worker has no keyboard") == 1
+        assert failing.run(f"pmap(lambda x: getpass.getpass(), [1], backend={backend!r})", fails=True).error.name in (
+            "EOFError",
+            "UnsupportedOperation",
+        )
+        assert failing.run(f"pmap(answers, [1], backend={backend!r})").result == "[('line 1', 'line 2', '')]"
 
 
 def test_lines_of_code_that_a_worker_made_come_along(failing: Kernel) -> None:
