@@ -71,7 +71,7 @@ def test_a_run_and_its_timeline_are_in_it(saved: Path) -> None:
     assert "four: 3 ok, 1 failed" in run["text/html"]
     assert sorted(figure) == ["image/png", "text/plain"]
     page, _ = nbconvert.HTMLExporter().from_filename(str(saved))
-    assert "worker 2</text>" in page
+    assert "worker 2</div>" in page
     assert f"data:image/png;base64,{figure['image/png'][:40]}" in page
 
 
