@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -108,3 +109,49 @@ def test_it_is_the_same_when_nbval_runs_it_again(saved: Path) -> None:
         timeout=55,
     )
     assert "7 passed" in done.stdout, done.stdout
+
+
+@pytest.mark.skipif(importlib.util.find_spec("papermill") is None, reason="needs papermill")
+def test_papermill_saves_what_workers_print_and_write_in_the_calling_cell(tmp_path: Path) -> None:
+    setup = """
+        import os, subprocess
+        import nbparallel
+        from nbparallel import pmap, pmap_async
+
+        settings = nbparallel.configure(workers=2, progress=False)
+
+        def talks(x):
+            print("printed", x)
+            os.write(1, f"written {x}\\n".encode())
+            subprocess.run(["echo", f"by a program {x}"], check=True)
+            os.write(2, f"on stderr {x}\\n".encode())
+            return x
+    """
+    sources = [setup, "pmap(talks, range(first))", "print('between')", "pmap_async(talks, range(4, 6)).result()"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(dedent(each).strip()) for each in sources])
+    notebook.cells.insert(0, nbformat.v4.new_code_cell("first = 1", metadata={"tags": ["parameters"]}))
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, tmp_path / "before.ipynb")
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", "-p", "first", "3"]
+    done = subprocess.run(
+        [*command, "before.ipynb", "after.ipynb"],
+        env={**os.environ, **ENVIRONMENT},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=55,
+    )
+    assert done.returncode == 0, done.stderr
+
+    def shown(cell: nbformat.NotebookNode, stream: str) -> list[str]:
+        return sorted("".join(each.text for each in cell.outputs if each.get("name") == stream).splitlines())
+
+    _, _, _, called, between, waited = nbformat.read(tmp_path / "after.ipynb", as_version=4).cells
+    for cell, tasks in ((called, range(3)), (waited, range(4, 6))):
+        assert shown(cell, "stdout") == sorted(
+            f"{how} {x}" for how in ("printed", "written", "by a program") for x in tasks
+        )
+        assert shown(cell, "stderr") == [f"on stderr {x}" for x in tasks]
+        assert cell.outputs[-1].data["text/plain"] == repr(list(tasks))
+    assert shown(between, "stdout") == ["between"]
+    assert len(between.outputs) == 1
