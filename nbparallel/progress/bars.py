@@ -1,6 +1,6 @@
 """The forms of a bar: a widget in a notebook, a text where widgets are missing, tqdm's line in a terminal.
 
-Made by `progress`, which says when a bar moves and when it ends. A bar reads its run and changes nothing there, but for
+Made by `watch`, which says when a bar moves and when it ends. A bar reads its run and changes nothing there, but for
 who writes the output of tasks. It is driven by one thread.
 """
 
