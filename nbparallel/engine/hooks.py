@@ -1,4 +1,4 @@
-"""Where a worker's logging, warnings, displays and bars are taken up: as the modules that make them arrive.
+"""Where a worker's logging, warnings, displays and bars are taken up, as the modules that make them arrive.
 
 Called by `worker` as it starts, which costs it no import; what is then done is in `reports` and `inner`, imported when
 the first such module is.

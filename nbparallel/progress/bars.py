@@ -178,6 +178,8 @@ class TerminalBar(Bar):
         self._run = run
         self._make_line = Line
         self._inner: list[Line] = []
+        if run.is_within_line and sys.stderr.isatty():  # the bar would be painted over it
+            sys.stderr.write("\n")
         # Without smoothing its rate is that of the whole run, not only of what was seen. The delay spares a first line
         # that says 0. Below the bar of a loop it does not stay.
         self._bar = Line(

@@ -38,6 +38,7 @@ _INSIDE = frozenset(name for name, value in vars(Work).items() if callable(value
     "completed_before",
     "drive",
     "follow",
+    "is_within_line",
     "listeners",
     "number",
     "show",
