@@ -22,7 +22,7 @@ _HELPERS = frozenset(
     {"asyncio", "concurrent", "contextlib", "copyreg", "dill", "functools", "importlib", "multiprocessing", "pickle"}
     | {"queue", "selectors", "socket", "sqlite3", "threading"}
 )
-# What is called here is the user's, whatever module it is of.
+# What is called here, or is thrown again, is the user's, whatever module it is of.
 _CALLERS = frozenset(
     f"{_PACKAGE}.{name}"
     for name in (
@@ -32,6 +32,7 @@ _CALLERS = frozenset(
         "engine.worker",
         "runs.failures",
         "runs.inputs",
+        "tracebacks",
     )
 )
 _RAISE = dis.opmap["RAISE_VARARGS"]

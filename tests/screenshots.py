@@ -1,7 +1,10 @@
-"""Takes README's pictures of a notebook: ``python tests/screenshots.py`` writes `docs/bar.png` and `docs/error.png`."""
+"""Takes README's pictures of a notebook: ``python tests/screenshots.py`` writes `bar.png`, `error.png` and
+`timeline.png` into `docs`. The timeline tells of all that the machine does: take it on one that is at rest.
+"""
 
 from __future__ import annotations
 
+import base64
 import tempfile
 from pathlib import Path
 
@@ -12,7 +15,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 SETUP = """
 import time
 import nbparallel
-from nbparallel import pmap
+from nbparallel import last_run, pmap
 
 settings = nbparallel.configure(workers=2)
 """
@@ -35,6 +38,14 @@ def share(row):
 pmap(share, [[1, 2, 4], [0, 0, 0], [5, 8]])
 """
 
+TIMELINE = """
+def simulate(step):
+    return sum(x * x for x in range(4_000_000 if step == 40 else 350_000))
+
+results = pmap(simulate, range(41))
+last_run().timeline()
+"""
+
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, open_lab(Path(folder)) as lab:
@@ -42,12 +53,16 @@ def main() -> None:
         lab.run(SETUP)
         cell = lab.start(BAR)
         cell.shows("at task 30")
-        lab.page.wait_for_timeout(500)
+        cell.shows("Cancel")
         take(lab, cell, "bar")
         cell.wait()
         cell = lab.start(ERROR)
         cell.wait()
         take(lab, cell, "error")
+        cell = lab.start(TIMELINE)
+        cell.wait()
+        picture = cell.outputs.locator("img").get_attribute("src") or ""
+        (DOCS / "timeline.png").write_bytes(base64.b64decode(picture.partition(",")[2]))
 
 
 def take(lab: Lab, cell: Cell, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import linecache
 import os
 import re
@@ -20,7 +21,7 @@ from kernels import CELL_TIMEOUT, ENVIRONMENT, Kernel, kernel
 from nbclient import NotebookClient
 
 import nbparallel
-from nbparallel import Executor, Pool, TaskError, pmap
+from nbparallel import Executor, Pool, TaskError, pmap, tracebacks
 from nbparallel.runs.mends import mend_of
 from nbparallel.serialize import describe, rebuild
 from nbparallel.tracebacks import Origin, hidden, tidy
@@ -199,6 +200,21 @@ def test_what_no_line_of_the_user_raised_shows_the_cell_alone(failing: Kernel, c
     assert error.traceback.count("Traceback (most recent call last)") == 1
 
 
+def test_what_the_user_has_called_of_a_library_is_shown(failing: Kernel) -> None:
+    failing.run("import queue; empty = queue.Queue()")
+    take = "get_nowait(self)", "return self.get(block=False)"
+    for cell in (
+        "pmap(abs, iter(empty.get_nowait, None))",
+        "list(pmap_async(abs, iter(empty.get_nowait, None)))",
+        "pmap(queue.Queue.get_nowait, [empty], backend='threads')",
+        "pmap(queue.Queue.get_nowait, [empty], backend='threads', on_error='return')[0].rerun()",
+    ):
+        called, *inside = frames(failing.run(cell, fails=True).error.traceback)
+        assert called == ("1", cell)
+        shown = [(where.rpartition("Queue.")[2], line) for where, line in inside if "get_nowait(self)" in where]
+        assert shown == [take]
+
+
 def test_the_inputs_own_error_shows_the_inputs_line(failing: Kernel) -> None:
     for cell in ("pmap(abs, dry())", "with Pool(2) as pool: list(pool.imap(abs, dry()))"):
         error = failing.run(cell, fails=True).error
@@ -230,6 +246,7 @@ def test_stop_shows_the_cells_line_alone(failing: Kernel, call: str) -> None:
 
 
 def test_hints(failing: Kernel) -> None:
+    failing.run("pmap(abs, range(4), chunksize=1)")  # a fork that is made later has what is made now
     failing.run("""
         import types
 
@@ -266,6 +283,31 @@ def test_hints(failing: Kernel) -> None:
         assert error.name == name
         assert error.traceback.count(hint) == 1
     failing.run("del math.half, sys.modules['made']")
+
+
+def test_a_task_that_asks_at_the_keyboard_waits_for_nobody(failing: Kernel) -> None:
+    failing.run("""
+        import getpass, io, sys
+
+        def asks(x):
+            return input("your name? ")
+
+        def answers(x):
+            sys.stdin, before = io.StringIO("line 1\\nline 2"), sys.stdin
+            try:
+                return input(), input(), before.read()
+            finally:
+                sys.stdin = before
+    """)
+    for backend in ("processes", "pathos"):
+        output = failing.run(f"pmap(asks, [1], backend={backend!r})", fails=True)
+        assert (output.error.name, output.stdout) == ("EOFError", "your name? ")
+        assert output.error.traceback.count("A worker has no keyboard") == 1
+        assert failing.run(f"pmap(lambda x: getpass.getpass(), [1], backend={backend!r})", fails=True).error.name in (
+            "EOFError",
+            "UnsupportedOperation",
+        )
+        assert failing.run(f"pmap(answers, [1], backend={backend!r})").result == "[('line 1', 'line 2', '')]"
 
 
 def test_lines_of_code_that_a_worker_made_come_along(failing: Kernel) -> None:
@@ -611,6 +653,10 @@ def ours(source: str, **names: Any) -> Any:
     return namespace["f"]
 
 
+def test_modules_that_call_what_is_the_users_are_there() -> None:
+    assert [name for name in sorted(tracebacks._CALLERS) if importlib.util.find_spec(name) is None] == []
+
+
 def test_the_frames_of_the_package_are_hidden_up_to_the_caller() -> None:
     deliberate = ours("""
         def f(call):
@@ -711,6 +757,7 @@ def test_no_mend_is_made_up() -> None:
         AttributeError("module 'math' has no attribute 'nothing'"),
         AttributeError("'int' object has no attribute 'pi'"),
         ImportError("cannot import name 'nothing' from 'math' (unknown location)"),
+        EOFError("Ran out of input"),
     ]:
         assert mend_of(error, inverse) == ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -75,15 +76,44 @@ def test_the_stop_button_ends_a_map_and_the_next_one_works(lab: Lab) -> None:
 
 
 def test_a_saved_notebook_reads_right_without_a_kernel(lab: Lab) -> None:
-    cell = lab.start("pmap(abs, range(7), progress=True, label='seven')")
-    shown = cell.wait()
-    number = lab.page.locator(".jp-Notebook-cell").count() - 2
+    number = lab.page.locator(".jp-Notebook-cell").count() - 1
+    shown = [
+        lab.start(source).wait()
+        for source in (
+            "pmap(abs, range(7), progress=True, label='seven')",
+            """
+            def inverse(x):
+                return 1 / x
+
+            pmap(inverse, [1, 0], chunksize=1, progress=True, label="two")
+            """,
+            "last_run().timeline()",
+            "last_run()",
+        )
+    ]
     lab.read_without_kernel(lab.save())
-    saved = Cell(lab.page, number)
-    saved.shows("7 ok in")
-    assert saved.text == shown
+    bar, error, timeline, run = (Cell(lab.page, number + offset) for offset in range(4))
+    run.shows("two: 1 ok, 1 failed in ")
+    assert [cell.text for cell in (bar, error, timeline, run)] == shown
+    headline, summary, _ = bar.text.splitlines()
+    assert headline == "seven: 7 tasks on 2 workers"
+    assert summary.startswith("7 ok in ")
+    lines = error.text.splitlines()
+    assert lines[0] == "two: 2 tasks on 2 workers"
+    assert lines[1].startswith("1 ok, 1 failed in ")
+    assert [line for line in lines if line.startswith("--") and ">" in line] == [
+        '----> 4 pmap(inverse, [1, 0], chunksize=1, progress=True, label="two")',
+        "----> 2     return 1 / x",
+    ]
+    assert lines[-2] == "ZeroDivisionError: division by zero"
+    assert lines[-1].startswith("nbparallel: in task 1 (inverse(0)); two: 1 ok, 1 failed in ")
+    assert error.text.count("Traceback (most recent call last)") == 1
+    picture = timeline.outputs.locator("img")
+    expect(picture).to_have_attribute("src", re.compile("^data:image/png;base64,"))
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 500
+    assert "compute" in run.text
+    assert "failed 1 task" in run.text
     page = lab.page.locator(".jp-Notebook").inner_text()
-    assert "seven: 7 tasks on 2 workers" in page
     assert "model not found" not in page
     assert "widget" not in page
     lab.open()
@@ -134,6 +164,11 @@ def test_the_cancel_button_ends_a_map_and_keeps_its_results(lab: Lab) -> None:
 def test_a_run_in_the_background_shows_a_bar_with_a_cancel_button(lab: Lab) -> None:
     lab.run("(folder / 'slow').touch()")
     cell = lab.start("""
+        def sleeps(x):
+            if x and (folder / "slow").exists():
+                time.sleep(1000)
+            return x
+
         background = nbparallel.pmap_async(sleeps, range(6), chunksize=1, label="background")
         background
     """)

@@ -407,6 +407,17 @@ def test_displays_are_published_by_the_calling_cell(kernel: Kernel) -> None:
     assert kernel.receive(lambda: len(kernel.shown_by(started).displays) == 3)
 
 
+def test_a_widget_of_a_task_is_shown_as_text(kernel: Kernel) -> None:
+    kernel.run("""
+        def shows(x):
+            import ipywidgets
+            display(ipywidgets.IntSlider(x))
+    """)
+    output = kernel.run("x = pmap(shows, [3])")
+    assert output.displays == [{"text/plain": "IntSlider(value=3)"}]  # its model stays in the worker, no page finds it
+    assert output.stderr == ""
+
+
 def test_open_figures_are_shown_at_the_end_of_their_task(kernel: Kernel) -> None:
     kernel.run("""
         import matplotlib.pyplot as plt

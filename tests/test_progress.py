@@ -534,6 +534,34 @@ pmap(speaks, range(12), chunksize=1, workers=1, progress=True, label="twelve")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminal")
+def test_in_a_terminal_a_line_that_was_begun_stays_above_the_bar(tmp_path: Path) -> None:
+    source = f"""
+import time
+from pathlib import Path
+from nbparallel import pmap
+from nbparallel.progress import bars
+
+shown = Path({str(tmp_path)!r}) / "shown"
+move = bars.TerminalBar.move
+
+def move_and_note(bar):
+    move(bar)
+    shown.touch()
+
+def speaks(x):
+    while x and not shown.exists():
+        time.sleep(0.002)
+    print("begun by", x, end="")
+
+bars.TerminalBar.move = move_and_note
+pmap(speaks, range(2), chunksize=1, workers=1)
+"""
+    *above, bar = [line for line in seen_in_a_terminal(run_in_a_terminal(source)) if line]
+    assert above == ["begun by 0", "begun by 1"]
+    assert bar.startswith("speaks: 100%")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminal")
 def test_in_a_terminal_maps_in_a_loop_have_one_line_and_tasks_one_below(tmp_path: Path) -> None:
     source = f"""
 import time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -34,6 +35,8 @@ CELLS = [
     "x = pmap(inverse, range(4), chunksize=1, label='four', progress=True, on_error='return')",
     "nbparallel.last_run()",
     "nbparallel.last_run().timeline()",
+    "run = nbparallel.pmap_async(inverse, range(1, 7), chunksize=1, label='six')\nrun",
+    "run.result()[:2]",
 ]
 SECONDS = re.compile(r" in [\d.]+ (ms|s)")
 
@@ -64,13 +67,22 @@ def test_its_outputs_are_text(saved: Path) -> None:
 
 
 def test_a_run_and_its_timeline_are_in_it(saved: Path) -> None:
-    run, figure = (cell.outputs[0].data for cell in nbformat.read(saved, as_version=4).cells[3:])
+    run, figure = (cell.outputs[0].data for cell in nbformat.read(saved, as_version=4).cells[3:5])
     assert sorted(run) == ["text/html", "text/plain"]
     assert "four: 3 ok, 1 failed" in run["text/html"]
     assert sorted(figure) == ["image/png", "text/plain"]
     page, _ = nbconvert.HTMLExporter().from_filename(str(saved))
-    assert "worker 2</text>" in page
+    assert "worker 2</div>" in page
     assert f"data:image/png;base64,{figure['image/png'][:40]}" in page
+
+
+def test_a_run_in_the_background_shows_its_end_in_the_cell_that_has_displayed_it(saved: Path) -> None:
+    displayed, waited = nbformat.read(saved, as_version=4).cells[5:]
+    (output,) = displayed.outputs
+    assert sorted(output.data) == ["text/html", "text/plain"]
+    assert SECONDS.sub("", output.data["text/plain"]) == "<Run six: done, 6 ok>"
+    assert "six: 6 ok in" in output.data["text/html"]
+    assert [output.data["text/plain"] for output in waited.outputs] == ["[1.0, 0.5]"]
 
 
 def test_it_reads_right_as_a_page_and_as_markdown(saved: Path) -> None:
@@ -96,4 +108,50 @@ def test_it_is_the_same_when_nbval_runs_it_again(saved: Path) -> None:
         text=True,
         timeout=55,
     )
-    assert "5 passed" in done.stdout, done.stdout
+    assert "7 passed" in done.stdout, done.stdout
+
+
+@pytest.mark.skipif(importlib.util.find_spec("papermill") is None, reason="needs papermill")
+def test_papermill_saves_what_workers_print_and_write_in_the_calling_cell(tmp_path: Path) -> None:
+    setup = """
+        import os, subprocess
+        import nbparallel
+        from nbparallel import pmap, pmap_async
+
+        settings = nbparallel.configure(workers=2, progress=False)
+
+        def talks(x):
+            print("printed", x)
+            os.write(1, f"written {x}\\n".encode())
+            subprocess.run(["echo", f"by a program {x}"], check=True)
+            os.write(2, f"on stderr {x}\\n".encode())
+            return x
+    """
+    sources = [setup, "pmap(talks, range(first))", "print('between')", "pmap_async(talks, range(4, 6)).result()"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(dedent(each).strip()) for each in sources])
+    notebook.cells.insert(0, nbformat.v4.new_code_cell("first = 1", metadata={"tags": ["parameters"]}))
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, tmp_path / "before.ipynb")
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", "-p", "first", "3"]
+    done = subprocess.run(
+        [*command, "before.ipynb", "after.ipynb"],
+        env={**os.environ, **ENVIRONMENT},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=55,
+    )
+    assert done.returncode == 0, done.stderr
+
+    def shown(cell: nbformat.NotebookNode, stream: str) -> list[str]:
+        return sorted("".join(each.text for each in cell.outputs if each.get("name") == stream).splitlines())
+
+    _, _, _, called, between, waited = nbformat.read(tmp_path / "after.ipynb", as_version=4).cells
+    for cell, tasks in ((called, range(3)), (waited, range(4, 6))):
+        assert shown(cell, "stdout") == sorted(
+            f"{how} {x}" for how in ("printed", "written", "by a program") for x in tasks
+        )
+        assert shown(cell, "stderr") == [f"on stderr {x}" for x in tasks]
+        assert cell.outputs[-1].data["text/plain"] == repr(list(tasks))
+    assert shown(between, "stdout") == ["between"]
+    assert len(between.outputs) == 1

@@ -1,4 +1,4 @@
-"""Where a worker's logging, warnings, displays and bars are taken up: as the modules that make them arrive.
+"""Where a worker's logging, warnings, displays and bars are taken up, as the modules that make them arrive.
 
 Called by `worker` as it starts, which costs it no import; what is then done is in `reports` and `inner`, imported when
 the first such module is.
@@ -6,11 +6,12 @@ the first such module is.
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from types import ModuleType
+from types import MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from nbparallel.engine import habits
@@ -59,9 +60,28 @@ def install() -> None:
         if name in sys.modules:  # in a fork of the notebook's process
             _take_up(name, sys.modules[name])
     sys.meta_path.insert(0, _Finder())
+    _leave_the_keyboard()
     warnings.showwarning = warnings._showwarning_orig  # type: ignore[attr-defined]
     # Not `showwarning`, which belongs to the user; this is what stands beneath it, and what `catch_warnings` replaces.
     warnings._showwarnmsg_impl = _show_warning  # type: ignore[attr-defined]
+
+
+def _leave_the_keyboard() -> None:
+    """Have a fork ask nobody: a kernel's ways to ask would wait in it for an answer that only the kernel gets."""
+    if isinstance(builtins.input, MethodType):
+        builtins.input = _input
+    getpass: Any = sys.modules.get("getpass")
+    if getpass is not None and isinstance(getpass.getpass, MethodType):
+        getpass.getpass = getpass.unix_getpass
+
+
+def _input(prompt: object = "", /) -> str:
+    """Read a line from standard input, as the built-in function does, which can't be had back."""
+    sys.stdout.write(str(prompt))
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError("EOF when reading a line")
+    return line.removesuffix("\n")
 
 
 def begin_run() -> None:

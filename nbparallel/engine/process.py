@@ -347,9 +347,12 @@ def _in_forked_child(
     from nbparallel.engine import worker
 
     os.environ.update(environment)
-    for fd, target in zip(outputs, (1, 2), strict=True):
+    null = os.open(os.devnull, os.O_RDONLY)
+    for fd, target in ((null, 0), *zip(outputs, (1, 2), strict=True)):
         os.dup2(fd, target)
         os.close(fd)
+    # What the old one has read ahead is the parent's.
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc] # noqa: SIM115 - it lives as long as this
     worker.main_forked(theirs.detach(), page, parent)
 
 

@@ -115,6 +115,10 @@ def _is_told_once(told: warnings.WarningMessage) -> bool:
 # ---- displays ----
 
 
+#: A view of a widget: what it shows is in this process, and no page could ask for it.
+_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
 class _Publisher:
     """As much of IPython's publisher as its functions and matplotlib's use."""
 
@@ -127,6 +131,7 @@ class _Publisher:
         update: bool = False,
         **_: Any,
     ) -> None:
+        data = {kind: value for kind, value in data.items() if kind != _VIEW}
         text = data.get("text/plain", "")
         relay.finish_lines()
         relay.report(

@@ -183,6 +183,11 @@ class Outbox:
         self._told: set[str] = set()
         self._begun: Said | None = None  # the last that was shown, if it has not ended its line
 
+    @property
+    def is_within_line(self) -> bool:
+        """Whether what was let out last has not ended its line."""
+        return self._begun is not None
+
     def put(self, index: int, said: Said) -> None:
         """Take what a task said; called under the backend's lock."""
         if index == OWN:

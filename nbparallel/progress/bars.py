@@ -1,6 +1,6 @@
 """The forms of a bar: a widget in a notebook, a text where widgets are missing, tqdm's line in a terminal.
 
-Made by `progress`, which says when a bar moves and when it ends. A bar reads its run and changes nothing there, but for
+Made by `watch`, which says when a bar moves and when it ends. A bar reads its run and changes nothing there, but for
 who writes the output of tasks. It is driven by one thread.
 """
 
@@ -151,9 +151,13 @@ class LiveBar(NotebookBar):
 
     def close(self) -> None:
         self.move()
-        self._output.update(self._stays(), raw=True, metadata=recorded.METADATA)
+        self.show_end()
         if self._panel is not None:
             self._panel.close()
+
+    def show_end(self) -> None:
+        """Show the picture in the bar's place."""
+        self._output.update(self._stays(), raw=True, metadata=recorded.METADATA)
 
     def _stays(self) -> dict[str, str]:
         return {"text/plain": repr(self._run), "text/html": self._run._repr_html_()}
@@ -169,6 +173,8 @@ class TerminalBar(Bar):
     def __init__(self, run: Run) -> None:
         self._run = run
         self._inner = TerminalLines()
+        if run.is_within_line and sys.stderr.isatty():  # the bar would be painted over it
+            sys.stderr.write("\n")
         # Without smoothing its rate is that of the whole run, not only of what was seen. The delay spares a first line
         # that says 0. Below the bar of a loop it does not stay.
         self._bar = _line_of_tqdm()(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextvars
 import sys
 import threading
+from collections.abc import Callable
 
 from nbparallel.backends import local
 from nbparallel.config import Progress
@@ -77,14 +78,14 @@ class Watch:
         self._due = self._run.seconds + BEAT_SECONDS
 
 
-def follow(run: Run) -> bool:
+def follow(run: Run) -> Callable[[], None] | None:
     """Display a run that is under way, in this cell, with a bar that moves after the cell has ended.
 
     Returns:
-        Whether there is a page to display it on.
+        What shows its end, for another cell that waits for it; `None` where there is no page to display it on.
     """
     if not showing.in_notebook():
-        return False
+        return None
     bar, ended = bars.LiveBar(run), threading.Event()
     run.add_done_callback(lambda _: ended.set())
 
@@ -97,7 +98,7 @@ def follow(run: Run) -> bool:
     threading.Thread(
         target=contextvars.copy_context().run, args=(move,), name=f"nbparallel-bar-{run.label}", daemon=True
     ).start()
-    return True
+    return bar.show_end
 
 
 def somebody_looks() -> bool:

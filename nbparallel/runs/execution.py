@@ -141,6 +141,11 @@ class Execution:
         return self._known_count
 
     @property
+    def is_within_line(self) -> bool:
+        """Whether what its tasks printed last has not ended its line."""
+        return self._outbox.is_within_line
+
+    @property
     def seconds(self) -> float:
         """How long it took, or has taken so far."""
         return (self._ended or time.perf_counter()) - self._began

@@ -1,6 +1,6 @@
 """From a failure, as an engine reports it, to the exception that a user sees.
 
-Called by `run` and `calls`.
+Called by `execution`, `stream` and `calls`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a map iterates over: slices of sequences, or items pulled as they are needed.
 
-Called by `run`, which decides which thread pulls.
+Made by `mapping` and `pool`; `execution` decides which thread pulls.
 """
 
 from __future__ import annotations

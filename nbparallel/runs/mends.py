@@ -19,6 +19,7 @@ LESS_MEMORY = "Fewer workers, smaller inputs or smaller chunks need less."
 _NO_ATTRIBUTE = re.compile(
     r"module '([\w.]+)' has no attribute '(\w+)'|Can't get attribute '(\w+)' on <module '([\w.]+)'"
 )
+_NO_INPUT = "EOF when reading a line"
 _NOT_SET = re.compile(r"local variable '(\w+)'")
 _NO_NAME = re.compile(r"cannot import name '(\w+)' from '([\w.]+)'")
 
@@ -49,6 +50,11 @@ def mend_of(error: BaseException, function: Callable[..., Any]) -> str:
             )
         case ModuleNotFoundError(name=str(name)) if name in sys.modules:
             return _missing(name)
+        case EOFError() if str(error) == _NO_INPUT:
+            return (
+                "A worker has no keyboard: ask before the map and pass the answer, or run it here, with "
+                "backend='serial'."
+            )
         case MemoryError():
             return f"Each worker needs memory of its own. {LESS_MEMORY}"
         case AttributeError() | ImportError():

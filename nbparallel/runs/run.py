@@ -38,6 +38,7 @@ _INSIDE = frozenset(name for name, value in vars(Work).items() if callable(value
     "completed_before",
     "drive",
     "follow",
+    "is_within_line",
     "listeners",
     "number",
     "show",
@@ -91,8 +92,9 @@ class Run(Recorded):
         self._reopen = reopen
         self._finish = finish
         self._successor: Run | None = None
-        #: Displays it while it is under way, if it can; of a run that nobody waits for.
-        self.follow: Callable[[Run], bool] | None = None
+        #: Displays it while it is under way, if it can, and returns what shows its end; of a run that nobody waits for.
+        self.follow: Callable[[Run], Callable[[], None] | None] | None = None
+        self._displayed: list[Callable[[], None]] = []
         self._values: list[Any] = []
         self._arrivals: list[tuple[int, int]] = []  # in the order of completion: first index, count
         self._take_known(known or {})
@@ -134,6 +136,7 @@ class Run(Recorded):
         """
         with hidden:
             self.drive(lambda: self._finished, timeout)
+            self._show_end()
 
     def add_done_callback(self, callback: Callable[[Run], Any]) -> None:
         """Call `callback` with this run when it is finished; at once if it is."""
@@ -149,8 +152,25 @@ class Run(Recorded):
 
     def _ipython_display_(self) -> None:
         """Show a bar and a button that cancels, if it is under way; its picture follows."""
-        if self._finished or self.follow is None or not self.follow(self):
+        show_end = None if self._finished or self.follow is None else self.follow(self)
+        if show_end is None:
             raise NotImplementedError  # IPython goes on to its picture
+        self._displayed.append(show_end)
+
+    def _show_end(self) -> None:
+        """Show where it was displayed how it ended, on behalf of this cell.
+
+        Programs that execute notebooks (nbclient, papermill) hear nothing of a cell that has ended but what another
+        one, which runs, has to say of its displays.
+        """
+        with deferred:
+            displayed, self._displayed = self._displayed, []
+            for show_end in displayed:
+                show_end()
+
+    def _raise_if_failed(self) -> None:
+        self._show_end()
+        super()._raise_if_failed()
 
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if name not in _INSIDE]

@@ -1,4 +1,4 @@
-"""What would make a run faster, in words: rules over the figures of its `timeline`.
+"""What would make a run faster, in words: rules over the figures of its `lanes`. Called by `recorded`.
 
 Each rule looks at what was measured and says it together with the advice. A run that is near what its workers can do
 gets none.

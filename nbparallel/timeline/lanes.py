@@ -1,6 +1,7 @@
-"""The timeline of a run: its workers as lanes over time, what they add up to, and what would help.
+"""The timeline of a run: its workers as lanes over time, and what they add up to.
 
-Plain numbers from `records`, for `pictures` and `figures` to show. `run` calls it. Nothing here draws.
+Plain numbers from `records`, for `advice` to read and for `pictures` and `figures` to show. Called by `recorded`.
+Nothing here draws.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The HTML needs nothing but itself: no script, no file, no identifier. It reads in light and in dark themes, since text
 takes the page's own colour, and where a page drops drawings (an untrusted notebook), since each colour's share stands
-beside it in words. The same run gives the same text each time. Called by `run`; `figures` draws with matplotlib.
+beside it in words. The same run gives the same text each time. Called by `recorded`; `figures` draws with matplotlib.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass
 
-from nbparallel.timeline.lanes import Lane, Timeline
+from nbparallel.timeline.lanes import Lane, Mark, Timeline
 from nbparallel.words import duration
 
 #: More lanes are folded into a line of text.
@@ -19,7 +19,8 @@ LANES = 8
 #: Okabe and Ito's palette (2008), told apart by all kinds of colour vision; each has 3:1 against white or black.
 COLOURS = {"compute": "#0072B2", "send": "#E69F00", "failed": "#D55E00"}
 
-_WIDTH, _LEFT, _RIGHT, _ROW, _BAR = 728, 86, 8, 24, 16
+_WIDTH, _LEFT, _BAR, _GAP = 728, 86, 16, 8
+_LANE = _WIDTH - _LEFT
 _TEXT_COLUMNS = 48
 
 
@@ -156,59 +157,56 @@ def _legend(portrait: Portrait) -> str:
 
 
 def _drawing(found: Timeline) -> str:
-    lanes = found.lanes[:LANES]
-    height = _ROW * len(lanes) + 18
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="100%" role="img"'
-        f' aria-label="timeline of {len(found.lanes)} workers over {duration(found.seconds)}"'
-        ' style="display: block; margin: 4px 0" font-family="sans-serif" font-size="11" fill="currentColor">'
-    ]
-    for position, lane in enumerate(lanes):
-        parts.append(_draw_lane(found, lane, position * _ROW))
-    y = _ROW * len(lanes) + 12
-    for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
-        time = duration(found.seconds * share) if share else "0"
-        parts.append(f'<text x="{_x(found, found.seconds * share):g}" y="{y}" text-anchor="{anchor}">{time}</text>')
-    return "".join(parts) + "</svg>"
-
-
-def _draw_lane(found: Timeline, lane: Lane, top: int) -> str:
-    width = _WIDTH - _LEFT - _RIGHT
-    parts = [
-        f'<text x="0" y="{top + 12}">worker {lane.number}</text>'
-        f'<rect x="{_LEFT}" y="{top}" width="{width}" height="{_BAR}" fill-opacity="0.1"/>'
-    ]
-    paths: dict[str, list[str]] = {"compute": [], "send": []}
-    for start, stop, kind in lane.spans:
-        # Sending is drawn lower, so that it is told from computing without a colour too.
-        bar = _BAR if kind == "compute" else _BAR // 2
-        paths[kind].append(_box(_x(found, start), _x(found, stop), top + _BAR - bar, bar))
-    step = width / max(1, len(lane.columns))
-    for column, (compute, send) in enumerate(lane.columns):
-        left = _LEFT + column * step
-        high, more = compute * _BAR, min(1.0 - compute, send) * _BAR
-        if high >= 0.1:
-            paths["compute"].append(_box(left, left + step, top + _BAR - high, high))
-        if more >= 0.1:
-            paths["send"].append(_box(left, left + step, top + _BAR - high - more, more))
-    parts += [f'<path fill="{COLOURS[kind]}" d="{"".join(boxes)}"/>' for kind, boxes in paths.items() if boxes]
-    for mark in found.marks:
-        if mark.lane == lane.number:
-            parts.append(_draw_mark(found, mark.start, mark.stop, mark.index, top, failed=mark.failed))
-    return "".join(parts)
-
-
-def _draw_mark(found: Timeline, start: float, stop: float, index: int, top: int, *, failed: bool) -> str:
-    box = _box(_x(found, start), _x(found, stop), top, _BAR)
-    told = f"task {index} {'failed' if failed else 'was ended'} after {duration(stop - start)}"
+    # Its words stand outside of the drawings: a page that drops those keeps the words in them, all run together.
+    lanes = "".join(_draw_lane(found, lane) for lane in found.lanes[:LANES])
+    times = ("0", duration(found.seconds / 2), duration(found.seconds))
+    axis = " ".join(f"<span>{time}</span>" for time in times)
     return (
-        f'<g fill="{COLOURS["failed"]}"><title>{told}</title><path d="{box}"/>'
-        f'<text x="{_x(found, stop):g}" y="{top + 12}" text-anchor="middle" fill="currentColor">✕</text></g>'
+        f'<div role="img" aria-label="timeline of {len(found.lanes)} workers over {duration(found.seconds)}"'
+        f' style="margin: 4px 0">{lanes}<div style="display: flex; justify-content: space-between;'
+        f' margin-left: {_LEFT}px; font-size: 85%">{axis}</div></div>'
     )
 
 
+def _draw_lane(found: Timeline, lane: Lane) -> str:
+    parts = [f'<rect width="{_LANE}" height="{_BAR}" fill-opacity="0.1"/>']
+    paths: dict[str, list[str]] = {"compute": [], "send": [], "failed": []}
+    for start, stop, kind in lane.spans:
+        # Sending is drawn lower, so that it is told from computing without a colour too.
+        bar = _BAR if kind == "compute" else _BAR // 2
+        paths[kind].append(_box(_x(found, start), _x(found, stop), _BAR - bar, bar))
+    step = _LANE / max(1, len(lane.columns))
+    for column, (compute, send) in enumerate(lane.columns):
+        left = column * step
+        high, more = compute * _BAR, min(1.0 - compute, send) * _BAR
+        if high >= 0.1:
+            paths["compute"].append(_box(left, left + step, _BAR - high, high))
+        if more >= 0.1:
+            paths["send"].append(_box(left, left + step, _BAR - high - more, more))
+    signs = []
+    for mark in found.marks:
+        if mark.lane == lane.number:
+            paths["failed"].append(_box(_x(found, mark.start), _x(found, mark.stop), 0, _BAR))
+            signs.append(_sign(mark, _x(found, mark.stop) / _LANE))
+    parts += [f'<path fill="{COLOURS[kind]}" d="{"".join(boxes)}"/>' for kind, boxes in paths.items() if boxes]
+    return (
+        f'<div style="display: flex; align-items: center; margin-bottom: {_GAP}px">'
+        f'<div style="flex: 0 0 {_LEFT}px">worker {lane.number}</div>'
+        f' <div style="flex: 1 1 0; height: {_BAR}px; position: relative">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_LANE} {_BAR}" width="100%" height="{_BAR}"'
+        f' preserveAspectRatio="none" style="display: block" fill="currentColor">{"".join(parts)}</svg>'
+        f"{''.join(signs)}</div></div>"
+    )
+
+
+def _sign(mark: Mark, share: float) -> str:
+    told = f"task {mark.index} {'failed' if mark.failed else 'was ended'} after {duration(mark.stop - mark.start)}"
+    place = f"position: absolute; left: {share:.1%}; top: 0; line-height: {_BAR}px; transform: translateX(-50%)"
+    return f'<span title="{told}" style="{place}">✕</span>'
+
+
 def _x(found: Timeline, time: float) -> float:
-    return round(_LEFT + (_WIDTH - _LEFT - _RIGHT) * min(1.0, max(0.0, time / max(found.seconds, 1e-9))), 1)
+    return round(_LANE * min(1.0, max(0.0, time / max(found.seconds, 1e-9))), 1)
 
 
 def _box(left: float, right: float, top: float, height: float) -> str:

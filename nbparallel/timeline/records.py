@@ -1,6 +1,6 @@
 """What a run keeps of when and where its tasks ran: one packed row a report, and a table with one row a task.
 
-Filled by `run` from the times that backends tell (`engine.times`), read by `timeline`. A report is of one long task
+Filled by `recorded` from the times that backends tell (`engine.times`), read by `lanes`. A report is of one long task
 or of many tiny ones, so a million tiny tasks are some hundred rows.
 """
 
