@@ -52,6 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):  # one of several processes of pytest-xdist: the others' children aren't its own
         os.environ[MARK] = uuid.uuid4().hex
     os.environ.setdefault(MARK, uuid.uuid4().hex)
+    # A thousand processes start, and each would compile the package. As a user's do, they shall find it compiled.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # A shell's background jobs ignore interrupts, and so would all kernels and scripts that the tests start.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
