@@ -34,6 +34,8 @@ MARK = "NBPARALLEL_TEST_SESSION"  # inherited by all that a test starts: an orph
 PATIENCE = 3.0  # seconds for what ends by itself, a moment after the call that asked for it
 DESCRIPTORS = Path("/proc/self/fd")
 SHARED_MEMORY = Path("/dev/shm")
+# Nothing tells who made a name that no process holds any more.
+BESIDE = " (by this test, or one that ran beside it)" if "PYTEST_XDIST_WORKER" in os.environ else ""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,7 +49,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):  # one of several processes of pytest-xdist: the others' children aren't its own
+        os.environ[MARK] = uuid.uuid4().hex
     os.environ.setdefault(MARK, uuid.uuid4().hex)
+    # A thousand processes start, and each would compile the package. As a user's do, they shall find it compiled.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # A shell's background jobs ignore interrupts, and so would all kernels and scripts that the tests start.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -72,10 +78,10 @@ def storm(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture(autouse=True)
-def leaves_nothing_behind() -> Iterator[None]:
-    """Fail a test that leaves a process, a thread, a descriptor or a name in /dev/shm."""
+def leaves_nothing_behind() -> Iterator[Footprint]:
+    """Fail a test that leaves a process, a thread, a descriptor or a name in /dev/shm; it may ask before its end."""
     before = Footprint.now()
-    yield
+    yield before
     _stop_what_stays_on_purpose()
     before.require()
 
@@ -150,7 +156,7 @@ class Footprint:
                 yield "descriptor", f"{number} -> {target}"
         for name in _names() - self.names:
             if not self._is_held_by_others(name):
-                yield "name", str(SHARED_MEMORY / name)
+                yield "name", f"{SHARED_MEMORY / name}{BESIDE}"
 
     def new_processes(self) -> list[psutil.Process]:
         """Return descendants, and orphans that carry the mark, but not those below an older child of ours."""

@@ -150,8 +150,7 @@ def test_large_payloads_both_ways_do_not_block_each_other(engine):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm")
-def test_workers_end_with_a_notebook_that_is_killed(start_method, tmp_path):
-    names = set(os.listdir("/dev/shm"))
+def test_workers_end_with_a_notebook_that_is_killed(start_method, tmp_path, leaves_nothing_behind):
     source = """
         import sys, time
         import nbparallel
@@ -173,7 +172,7 @@ def test_workers_end_with_a_notebook_that_is_killed(start_method, tmp_path):
         assert below >= set(workers)
         notebook.kill()
     until(lambda: not any(map(alive, below)), "all its processes are gone", limit=2.0)
-    assert set(os.listdir("/dev/shm")) <= names
+    leaves_nothing_behind.require("name")
 
 
 def test_a_nursery_that_is_killed_is_replaced():

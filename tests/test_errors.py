@@ -383,7 +383,7 @@ def test_a_scripts_stderr(tmp_path: Path) -> None:
         textwrap.dedent("""\
             from nbparallel import configure, pmap
 
-            configure(workers=2, progress=False)
+            configure(workers=1, progress=False)
 
             def inverse(x):
                 return 1 / x
