@@ -149,7 +149,7 @@ class Footprint:
             if number not in self.descriptors and number not in kept:
                 yield "descriptor", f"{number} -> {target}"
         for name in _names() - self.names:
-            if not _held_by_others(name):
+            if not self._is_held_by_others(name):
                 yield "name", str(SHARED_MEMORY / name)
 
     def new_processes(self) -> list[psutil.Process]:
@@ -165,6 +165,15 @@ class Footprint:
                 continue  # gone, or not ours to look at
         kept = {tracker._pid for tracker in _resource_trackers()}
         return [p for p in found if p.pid not in kept and self.processes.isdisjoint(_ancestors(p))]
+
+    def _is_held_by_others(self, name: str) -> bool:
+        """Tell whether a name is mapped by a process that isn't ours, or by an older child of ours: a kernel, say."""
+        others = set(psutil.pids()) - {os.getpid(), *(child.pid for child in self.new_processes())}
+        try:
+            inode = str((SHARED_MEMORY / name).stat().st_ino)
+        except FileNotFoundError:  # it has gone just now
+            return True
+        return any(inode in _shared_memory_of(pid) for pid in others)
 
     def kill_processes(self) -> None:
         for process in self.new_processes():
@@ -212,13 +221,10 @@ def _names() -> set[str]:
     return {path.name for path in SHARED_MEMORY.iterdir()} if SHARED_MEMORY.is_dir() else set()
 
 
-def _held_by_others(name: str) -> bool:
-    """Tell whether a process that isn't ours has mapped a name: other programs use /dev/shm too."""
-    ours = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
-    for pid in set(psutil.pids()) - ours:
-        try:
-            if str(SHARED_MEMORY / name) in Path(f"/proc/{pid}/maps").read_text():
-                return True
-        except OSError:
-            continue
-    return False
+def _shared_memory_of(pid: int) -> set[str]:
+    """Return the inodes in /dev/shm that a process has mapped: C's semaphores are made under another name."""
+    try:
+        mapped = [line.split(maxsplit=5) for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    except OSError:  # gone, or not ours to look at
+        return set()
+    return {fields[4] for fields in mapped if len(fields) == 6 and fields[5].startswith(f"{SHARED_MEMORY}/")}

@@ -107,6 +107,7 @@ def install(channel: Channel) -> None:
     """Replace the standard streams of this worker."""
     global _streams, _channel
     _channel = channel
+    at_end.clear()  # of the process that this one was forked from
     out, err = _Stream(1, channel), _Stream(2, channel)
     _streams = [out, err]
     for old, new in ((sys.stdout, out), (sys.stderr, err)):
@@ -200,6 +201,16 @@ def say_once(text: str) -> None:
     if is_first(text) and _channel is not None:
         _streams[1].end_line()
         _channel.send(("said", run, OWN, "stderr", text + "\n", "process"))
+
+
+def say(kind: str, text: str) -> None:
+    """Send a text of a kind of its own, after what was printed before."""
+    if _channel is None:  # a fork of the process writes to the descriptor
+        sys.stderr.write(text)
+        return
+    finish_lines()
+    await_reader()
+    _channel.send(("said", run, task, kind, text, ""))
 
 
 def report(kind: str, text: str, segments: Sequence[Buffer], *, once: bool = False) -> None:

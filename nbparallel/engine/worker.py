@@ -155,13 +155,13 @@ class _Worker:
         hooks.install()
         self._channel = channel
         self._words = words
-        self._pid = os.getpid()
+        self._pid: int | None = os.getpid()
         if hasattr(os, "register_at_fork"):  # after the relay's, which clears what is done at the end of a task
             os.register_at_fork(after_in_child=lambda: relay.at_end.append(self._end_if_forked))
 
     def _end_if_forked(self) -> None:
         """End a child that a task has forked where it leaves the task: it is no worker."""
-        if os.getpid() == self._pid:
+        if self._pid in (None, os.getpid()):
             return
         error, code = sys.exc_info()[1], 0
         if isinstance(error, SystemExit):
@@ -202,6 +202,7 @@ class _Worker:
         """Be what another module says, which ends the process by an exit; it is no worker any more."""
         global _active
         _active = False
+        self._pid = None
         if hasattr(signal, "SIGUSR1"):
             signal.signal(signal.SIGUSR1, signal.SIG_DFL)
         importlib.import_module(module).live(self._channel, segments, descriptors)

@@ -10,6 +10,7 @@ import sys
 from multiprocessing import resource_tracker
 from typing import Any, NoReturn
 
+from nbparallel.engine import relay
 from nbparallel.engine.process import START_METHODS
 from nbparallel.engine.wire import Channel
 from nbparallel.multiprocessing import keeper
@@ -39,7 +40,7 @@ def _load(segments: list[bytearray], descriptors: list[int]) -> Any:
     try:
         return loads(segments, descriptors)
     except Exception as error:  # a module that is missing here, say
-        sys.stderr.write(f"A process could not be made of what it was sent:\n{in_words(error)[1].rstrip()}\n")
+        relay.say("traceback", f"A process could not be made of what it was sent:\n{in_words(error)[1].rstrip()}\n")
         sys.exit(1)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import multiprocessing.process as standard
 import signal
-import sys
 from typing import Any
 
 from nbparallel.engine import relay
@@ -95,7 +94,7 @@ def run(process: Process, parent_sentinel: int) -> int:
         except (Exception, KeyboardInterrupt) as error:
             # Whoever pressed Stop sees it in the cell: each child would say it once more.
             if not isinstance(error, KeyboardInterrupt):
-                sys.stderr.write(f"Process {process.name}:\n{in_words(error)[1].rstrip()}\n")
+                relay.say("traceback", f"Process {process.name}:\n{in_words(error)[1].rstrip()}\n")
             raise SystemExit(1) from None
 
     relay.run = relay.task = 0  # bars are those of a task; it has but one

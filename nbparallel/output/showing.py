@@ -6,6 +6,7 @@ Called by `execution` and `calls`, in the context of the cell that called, with 
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -32,6 +33,18 @@ def in_notebook() -> bool:
 def cell() -> int:
     """Return the number of the notebook's cell that runs."""
     return int(_shell().execution_count)
+
+
+def name_cells(traceback: str) -> str:
+    """Return a traceback in which the files of cells have the names that the notebook gives them."""
+    compiler = getattr(_shell(), "compile", None)
+    cells = getattr(compiler, "_filename_map", {})  # of ipykernel: by file, the number of the cell
+
+    def name(found: re.Match[str]) -> str:
+        known = cells.get(found["file"])
+        return found[0] if known is None else f"Cell In[{known}], line {found['line']}"
+
+    return re.sub(r'File "(?P<file>[^"\n]+)", line (?P<line>\d+)', name, traceback)
 
 
 def budgets() -> Budgets | None:
