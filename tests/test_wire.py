@@ -5,9 +5,13 @@ Each test of sockets runs over both transports: a Unix pair, and the loopback co
 
 from __future__ import annotations
 
+import itertools
+import os
 import random
+import select
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -16,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 
 from nbparallel.engine import process, wire
+from nbparallel.serialize.handover import Descriptors
 
 #: More than the buffers of both transports hold.
 LARGE = 9_000_000
@@ -268,3 +273,49 @@ def test_a_loopback_pair_does_not_wait_for_acknowledgements(monkeypatch):
     with ours, theirs:
         for end in (ours, theirs):
             assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+# ---- descriptors that go along ----
+
+
+@pytest.mark.skipif(not hasattr(socket, "send_fds"), reason="descriptors go through Unix sockets only")
+def test_descriptors_go_along_with_their_message_whatever_the_pieces() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        send_descriptors(ours, theirs)
+
+
+def send_descriptors(ours: socket.socket, theirs: socket.socket) -> None:
+    ours.setblocking(False)
+    writer, channel = wire.Writer(ours), wire.Channel(theirs)
+    files = []
+    for number, size in enumerate([10, 3_000_000, 10, 0]):
+        descriptors = Descriptors()
+        for _ in range(number):
+            read, write = os.pipe()
+            os.write(write, bytes([number]))
+            os.close(write)
+            descriptors.numbers.append(read)
+        files.append(descriptors.numbers)
+        writer.put(wire.encode(("message", number), [b"x" * size]), descriptors)
+    del descriptors
+    sender = threading.Thread(target=flush_all, args=(writer, ours))
+    sender.start()
+    for number in range(4):
+        (_, received), _ = channel.receive()
+        found = channel.take(received)
+        assert received == number == len(found)
+        for descriptor in found:
+            assert os.read(descriptor, 2) == bytes([number])
+            assert not os.get_inheritable(descriptor) or sys.platform != "linux"
+            os.close(descriptor)
+    sender.join()
+    for descriptor in itertools.chain(*files):
+        with pytest.raises(OSError, match="Bad file descriptor"):  # closed as nothing referred to them any more
+            os.fstat(descriptor)
+
+
+def flush_all(writer: wire.Writer, sock: socket.socket) -> None:
+    while writer.waiting:
+        select.select([], [sock], [])
+        writer.flush()

@@ -13,6 +13,7 @@ import marshal
 import socket
 import struct
 import threading
+from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -29,8 +30,9 @@ _TWO = struct.Struct("=I2Q")
 _READ_BYTES = 256 * 1024
 # IOV_MAX is 1024 on Linux and macOS.
 _MAX_VECTORS = 512
-# SCM_MAX_FD is 253 on Linux; macOS takes 512.
-MAX_DESCRIPTORS = 253
+# SCM_MAX_FD is 253 on Linux; macOS takes 512. Programs that a task starts need none of them.
+_DESCRIPTORS_BYTES = socket.CMSG_SPACE(253 * array("i").itemsize) if hasattr(socket, "CMSG_SPACE") else 0
+_NOT_INHERITED = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 def encode(header: Any, segments: Sequence[Buffer] = ()) -> list[Buffer]:
@@ -58,7 +60,7 @@ class Reader:
 
     def __init__(self, sock: socket.socket, *, with_descriptors: bool = False) -> None:
         self._socket = sock
-        self._takes_descriptors = with_descriptors and hasattr(socket, "recv_fds")
+        self._takes_descriptors = with_descriptors and _DESCRIPTORS_BYTES > 0
         self.descriptors: deque[int] = deque()
         self._pending = bytearray()
         self._sizes: tuple[int, ...] | None = None
@@ -82,8 +84,9 @@ class Reader:
             return count > 0
         if self._takes_descriptors:
             # They come with the first bytes of their message, which is never read into `_target`.
-            data, descriptors, _, _ = socket.recv_fds(self._socket, _READ_BYTES, MAX_DESCRIPTORS)
-            self.descriptors.extend(descriptors)
+            data, ancillary, _, _ = self._socket.recvmsg(_READ_BYTES, _DESCRIPTORS_BYTES, _NOT_INHERITED)
+            for _, _, found in ancillary:
+                self.descriptors.extend(array("i", found))
         else:
             data = self._socket.recv(_READ_BYTES)
         self._pending += data
