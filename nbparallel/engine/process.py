@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _imp
 import contextlib
+import gc
 import importlib
 import multiprocessing.spawn
 import os
@@ -329,6 +330,7 @@ def _fork(theirs: socket.socket, page: Page, outputs: tuple[int, int], environme
 def _in_forked_child(
     theirs: socket.socket, page: Page, outputs: tuple[int, int], environment: dict[str, str], parent: int
 ) -> None:
+    gc.freeze()  # what is garbage of the parent's ends there, once: a finaliser may remove a file
     from nbparallel.engine import worker
 
     os.environ.update(environment)
