@@ -326,6 +326,8 @@ _module_locks: dict[str, Callable[[], object]] = getattr(importlib._bootstrap, "
 
 
 def _fork(theirs: socket.socket, page: Page, outputs: tuple[int, int], environment: dict[str, str]) -> _Exit:
+    from nbparallel.engine import worker  # noqa: F401 - a fork finds it imported: quicker, and safer there
+
     parent = os.getpid()
     with warnings.catch_warnings():
         # From 3.12 on Python warns of a fork beside threads; whoever asks for fork has chosen that.
