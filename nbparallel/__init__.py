@@ -67,6 +67,8 @@ __all__ = [*_HOMES, "__version__"]
 
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
+    if name == "multiprocessing":  # a room that users enter; `import nbparallel` does not load it
+        return importlib.import_module(f"{__name__}.multiprocessing")
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
@@ -75,7 +77,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, "multiprocessing"})
 
 
 def load_ipython_extension(shell: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from nbparallel import backends
 from nbparallel.engine import memory
-from nbparallel.engine.process import START_METHODS
+from nbparallel.engine.methods import START_METHODS
 from nbparallel.machine import effective_cores
 from nbparallel.output.outbox import Output
 from nbparallel.tracebacks import hidden

@@ -32,6 +32,7 @@ from engine_work import (
 from test_wire import loopback_pair
 
 from nbparallel.engine import pipes, process
+from nbparallel.engine.methods import START_METHODS
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals, descriptors and /proc")
 
@@ -176,7 +177,7 @@ def test_workers_end_with_a_notebook_that_is_killed(start_method, tmp_path, leav
 
 
 def test_a_nursery_that_is_killed_is_replaced():
-    if "forkserver" not in process.START_METHODS:
+    if "forkserver" not in START_METHODS:
         pytest.skip("the system has no nursery")
     with an_engine("forkserver") as engine:
         (before,) = run(engine, tasks.pid, [0], width=1).results()
@@ -187,7 +188,7 @@ def test_a_nursery_that_is_killed_is_replaced():
 
 
 def test_a_nursery_that_is_killed_while_workers_are_busy_costs_their_tasks_only(tmp_path):
-    if "forkserver" not in process.START_METHODS:
+    if "forkserver" not in START_METHODS:
         pytest.skip("the system has no nursery")
     with an_engine("forkserver") as engine:
         begun = tmp_path / "begun"
@@ -314,7 +315,7 @@ def test_a_fork_of_the_notebook_does_not_keep_workers_alive(start_method, tmp_pa
 
 
 def test_a_fork_waits_for_imports(tmp_path, monkeypatch):
-    if "fork" not in process.START_METHODS:
+    if "fork" not in START_METHODS:
         pytest.skip("the system has no fork")
     (tmp_path / "slow_to_import.py").write_text(
         "import os, time\n"

@@ -129,3 +129,15 @@ def test_a_worker_loads_only_its_half() -> None:
     allowed += ("nbparallel.tracebacks", "nbparallel.words")
     assert [name for name in loaded if not name.startswith(allowed)] == []
     assert "nbparallel.engine.manager" not in loaded
+
+
+def test_the_drop_in_has_all_that_the_standard_module_offers() -> None:
+    import multiprocessing
+
+    # Rooms of the standard module, and a choice of pickler that is made here.
+    own = {"context", "process", "reduction", "reducer"}
+    assert set(multiprocessing.__all__) - own - set(dir(nbparallel.multiprocessing)) == set()
+    for name in ("managers", "pool", "queues", "connection", "dummy", "shared_memory", "sharedctypes", "synchronize"):
+        ours, standard = getattr(nbparallel.multiprocessing, name), importlib.import_module(f"multiprocessing.{name}")
+        offered = set(getattr(standard, "__all__", ()))
+        assert {each for each in offered if not hasattr(ours, each)} == set(), name

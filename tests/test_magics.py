@@ -19,6 +19,7 @@ from traitlets.config import Config
 import nbparallel
 from nbparallel import backends, config, mapping
 from nbparallel.engine import process
+from nbparallel.engine.methods import START_METHODS
 from nbparallel.errors import NBParallelWarning
 from nbparallel.notebook import FAMILY, load, unload
 from nbparallel.notebook.comprehension import parse
@@ -395,7 +396,7 @@ def test_pworkers_shows_what_there_is(shell: InteractiveShell, capsys: pytest.Ca
     assert lines[0] == repr(nbparallel.resources()).splitlines()[0]
     assert lines[3:] == [
         f"workers        {nbparallel.resources().cores} (auto: one per effective core)",
-        f"start method   {process.START_METHODS[0]}",
+        f"start method   {START_METHODS[0]}",
         "warm           none yet: the first map starts them",
     ]
 

@@ -30,8 +30,6 @@ from nbparallel import interrupts
 from nbparallel.engine import nursery, pipes
 from nbparallel.engine.page import Page
 
-START_METHODS = ("forkserver", "spawn", "fork") if hasattr(os, "fork") else ("spawn",)
-
 _ENTRY = (
     "import sys; sys.path.append(sys.argv[1]); "
     "from nbparallel.engine.worker import main; main(sys.argv[2], sys.argv[3], int(sys.argv[4]))"
@@ -65,7 +63,7 @@ class WorkerProcess:
         """Start a worker.
 
         Args:
-            start_method: one of `START_METHODS`.
+            start_method: one of `methods.START_METHODS`.
             environment: variables to set for it (thread limits), beside this process's own.
         """
         start = {"spawn": _spawn, "forkserver": _ask_nursery, "fork": _fork}[start_method]

@@ -11,9 +11,8 @@ from multiprocessing import resource_tracker
 from typing import Any, NoReturn
 
 from nbparallel.engine import relay
-from nbparallel.engine.process import START_METHODS
 from nbparallel.engine.wire import Channel
-from nbparallel.multiprocessing import keeper
+from nbparallel.multiprocessing import context
 from nbparallel.serialize import loads
 from nbparallel.tracebacks import in_words
 
@@ -27,11 +26,10 @@ def live(channel: Channel, segments: list[bytearray], descriptors: list[int]) ->
             resource_tracker._resource_tracker._fd = descriptors.pop()
         method, process = _load(segments, descriptors)
     else:
-        method, process = "fork", keeper.take_heir()
-    if method != START_METHODS[0]:
-        from nbparallel.config import configure
+        from nbparallel.multiprocessing import keeper  # it has it imported; others would wait for that
 
-        configure(start_method=method)
+        method, process = "fork", keeper.take_heir()
+    context.default.inherit(method)
     channel.send(("begun",))
     sys.exit(run(process, _parent_sentinel(channel)))
 

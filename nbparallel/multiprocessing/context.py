@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable
 from multiprocessing.context import BaseContext
 from typing import Any
 
-from nbparallel import config
-from nbparallel.engine.process import START_METHODS
+from nbparallel.engine.methods import START_METHODS
 from nbparallel.machine import effective_cores
 from nbparallel.multiprocessing.synchronize import SHARING
 from nbparallel.tracebacks import hidden
@@ -32,9 +31,11 @@ class Context(_BaseContext):
     @property
     def current_method(self) -> str:
         """The start method that is in force."""
-        return self._method or config.settings().start_method
+        return self._method or _config().settings().start_method
 
-    _name = current_method  # as the standard class has it
+    @property
+    def _name(self) -> str:  # as the standard class has it
+        return self.current_method
 
     def get_context(self, method: str | None = None) -> Context:
         """Return the context of a start method.
@@ -151,6 +152,16 @@ class DefaultContext(Context):
     def __init__(self) -> None:
         super().__init__(None)
         self._chosen = False
+        self._inherited: str | None = None
+
+    @property
+    def current_method(self) -> str:
+        """The start method that is in force."""
+        return self._inherited or super().current_method
+
+    def inherit(self, method: str) -> None:
+        """Take over the start method of the process that has started this one."""
+        self._inherited = method
 
     def get_start_method(self, allow_none: bool = False) -> str | None:
         """Return the start method in force; `None` where none was chosen and that is allowed."""
@@ -170,16 +181,22 @@ class DefaultContext(Context):
         with hidden:
             if method is None and not force:
                 raise ValueError("the start method is None: give its name, or force=True to go back to the default")
-            wanted = START_METHODS[0] if method is None else self.get_context(method).current_method
+            wanted = next(iter(_contexts)) if method is None else self.get_context(method).current_method
             if self._chosen and not force and wanted != self.current_method:
                 raise RuntimeError(f"context has already been set, to {self.current_method!r}: force=True changes it")
-            config.configure(start_method=wanted)
-            self._chosen = method is not None
+            _config().configure(start_method=wanted)
+            self._chosen, self._inherited = method is not None, None
 
     def get_all_start_methods(self) -> list[str]:
         """Return the names of the start methods of this system, the package's default first."""
-        return list(START_METHODS)
+        return list(_contexts)
 
 
 default = DefaultContext()
 _contexts = {method: Context(method) for method in START_METHODS}
+
+
+def _config() -> Any:
+    from nbparallel import config  # a process that is started imports this module, and few need that
+
+    return config

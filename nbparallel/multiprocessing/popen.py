@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import types
+from collections.abc import Callable
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait as wait_for
 from typing import Any
@@ -49,7 +50,12 @@ class Popen:
         forked = method == "fork"  # then it has everything by its memory
         if forked:
             _name_what_cells_define()
-        connection = keeper.start(self, method, process if forked else None)
+        try:
+            connection = keeper.start(self, method, process if forked else None)
+        except BaseException:  # no more processes, or descriptors
+            self.let_go()
+            self.close()
+            raise
         self.pid = connection.process.pid
         if sys.platform == "win32":
             self.sentinel = connection.process.handle
@@ -94,9 +100,10 @@ class Popen:
             os.close(self.sentinel)
             self.sentinel = -1
 
-    def __del__(self) -> None:
-        if getattr(self, "returncode", None) is not None:
-            self.close()
+    # A module's names may be gone by then.
+    def __del__(self, close: Callable[[int], None] = os.close, windows: bool = sys.platform == "win32") -> None:
+        if not windows and getattr(self, "returncode", None) is not None and self.sentinel >= 0:
+            close(self.sentinel)
 
     def _signal(self, number: int) -> None:
         if self.returncode is None:

@@ -12,7 +12,6 @@ from typing import Any
 from nbparallel.engine import relay
 from nbparallel.interrupts import deferred
 from nbparallel.multiprocessing import context
-from nbparallel.multiprocessing.popen import Popen
 from nbparallel.tracebacks import hidden, in_words
 
 
@@ -42,7 +41,9 @@ class Process(standard.BaseProcess):
     _start_method: str | None = None
 
     @staticmethod
-    def _Popen(process: Any) -> Popen:  # noqa: N802 - the standard class's name
+    def _Popen(process: Any) -> Any:  # noqa: N802 - the standard class's name
+        from nbparallel.multiprocessing.popen import Popen  # few children start others
+
         return Popen(process, process._start_method or context.default.current_method)
 
     def start(self) -> None:

@@ -12,7 +12,6 @@ import ctypes
 import mmap
 import multiprocessing
 import os
-import platform
 import sys
 import threading
 from multiprocessing import reduction, util
@@ -25,7 +24,7 @@ __all__ = ["SHARING", "Barrier", "BoundedSemaphore", "Condition", "Event", "Lock
 
 # Where C's own semaphores may lie in any shared memory, and closing one that was not opened by name does no harm: glibc
 # refuses it (sem_close.c: EINVAL), musl does not look; macOS has none without a name.
-_NAMELESS = sys.platform == "linux" and platform.libc_ver()[0] == "glibc" and hasattr(os, "memfd_create")
+_NAMELESS = sys.platform == "linux" and hasattr(os, "memfd_create") and "CS_GNU_LIBC_VERSION" in os.confstr_names
 #: A semaphore takes 32 bytes (glibc's sem_t); one to a cache line, as processes on several cores use them.
 _SLOT_BYTES = 64
 _SLOTS = 64
