@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from kernels import CELL_TIMEOUT, METHODS, Kernel, kernel
+from kernels import CELL_TIMEOUT, Kernel, kernel
 
 __all__ = ["kernel"]
 
@@ -186,79 +184,7 @@ def test_a_child_that_has_ended_leaves_no_descriptor(kernel: Kernel) -> None:
     assert output.stdout == "0\n"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("end", ["kill", "shutdown", "restart"])
-@pytest.mark.parametrize("method", METHODS)
-def test_no_process_and_no_name_outlives_the_kernel(method: str, end: str, tmp_path: Path) -> None:
-    with Kernel({"START_METHOD": method}, tmp_path) as kernel:
-        kernel.run(f"""
-            import os, time
-            from pathlib import Path
-            from nbparallel import configure, multiprocessing
-            configure(start_method={method!r}, workers=2)
-
-            def live(folder, shared, lock, entries):
-                with lock:
-                    entries.append(os.getpid())
-                (folder / f"lives {{os.getpid()}}").touch()
-                child = multiprocessing.Process(target=outlive, args=(folder,))
-                child.start()
-                child.join()
-
-            def outlive(folder):
-                (folder / f"lives {{os.getpid()}}").touch()
-                while True:
-                    time.sleep(1)
-
-            manager = multiprocessing.Manager()
-            shared, lock, queue = multiprocessing.Array("i", 10), multiprocessing.Lock(), multiprocessing.Queue()
-            entries = manager.list()
-            processes = [multiprocessing.Process(target=live, args=(Path({str(tmp_path)!r}), shared, lock, entries))
-                         for _ in range(2)]
-            for each in processes: each.start()
-        """)
-        assert kernel.receive(lambda: len(list(tmp_path.glob("lives *"))) == 4)
-        children = psutil.Process(kernel.pid).children(recursive=True)
-        began = time.monotonic()
-        if end == "kill":
-            kernel.kill()
-        elif end == "restart":
-            kernel.manager.restart_kernel()
-        else:
-            kernel.manager.shutdown_kernel()
-        _, alive = psutil.wait_procs(children, timeout=CELL_TIMEOUT)
-        assert not alive
-        assert time.monotonic() - began < CELL_TIMEOUT  # a backstop: it does not wait for those that never end
-
-
 def gone(witnesses: Iterator[Path]) -> bool:
     """Return whether the processes that left these files are gone, within the patience of a backstop."""
     found = [psutil.Process(pid) for path in witnesses if psutil.pid_exists(pid := int(path.name.split()[1]))]
     return not psutil.wait_procs(found, timeout=CELL_TIMEOUT)[1]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminal")
-def test_a_script_waits_for_its_processes_and_ends_its_daemons(tmp_path: Path, start_method: str) -> None:
-    import subprocess
-
-    script = tmp_path / "script.py"
-    script.write_text(f"""
-import time
-from nbparallel import configure
-from nbparallel.multiprocessing import Event, Process
-
-configure(start_method={start_method!r})
-event = Event()
-
-def wait_for_it():
-    event.wait()
-    print("waited for", flush=True)
-
-Process(target=wait_for_it).start()
-Process(target=time.sleep, args=(1000,), daemon=True).start()
-event.set()
-print("end of the script")
-""")
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=CELL_TIMEOUT)
-    assert sorted(done.stdout.splitlines()) == ["end of the script", "waited for"]
-    assert (done.stderr, done.returncode) == ("", 0)

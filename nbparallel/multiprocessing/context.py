@@ -5,7 +5,6 @@ All that processes share (locks, queues, shared memory) is made so that a proces
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterable
 from multiprocessing.context import BaseContext
 from typing import Any
@@ -13,10 +12,9 @@ from typing import Any
 from nbparallel import config
 from nbparallel.engine.process import START_METHODS
 from nbparallel.machine import effective_cores
+from nbparallel.multiprocessing.synchronize import SHARING
 from nbparallel.tracebacks import hidden
 
-#: Under it the standard module makes what any process can be given, by a name or a descriptor.
-_SHARING = multiprocessing.get_context("spawn")
 # Its methods are typed for the standard module's own classes.
 _BaseContext: Any = BaseContext
 
@@ -96,55 +94,55 @@ class Context(_BaseContext):
         """Return a queue."""
         from nbparallel.multiprocessing.queues import Queue
 
-        return Queue(maxsize, ctx=_SHARING)
+        return Queue(maxsize, ctx=SHARING)
 
     def JoinableQueue(self, maxsize: int = 0) -> Any:  # noqa: N802
         """Return a queue with `task_done` and `join`."""
         from nbparallel.multiprocessing.queues import JoinableQueue
 
-        return JoinableQueue(maxsize, ctx=_SHARING)
+        return JoinableQueue(maxsize, ctx=SHARING)
 
     def SimpleQueue(self) -> Any:  # noqa: N802
         """Return a queue without a size."""
         from nbparallel.multiprocessing.queues import SimpleQueue
 
-        return SimpleQueue(ctx=_SHARING)
+        return SimpleQueue(ctx=SHARING)
 
     def Lock(self) -> Any:  # noqa: N802
         """Return a lock."""
-        return _SHARING.Lock()
+        return SHARING.Lock()
 
     def RLock(self) -> Any:  # noqa: N802
         """Return a lock that its owner may take again."""
-        return _SHARING.RLock()
+        return SHARING.RLock()
 
     def Condition(self, lock: Any = None) -> Any:  # noqa: N802
         """Return a condition."""
-        return _SHARING.Condition(lock)
+        return SHARING.Condition(lock)
 
     def Semaphore(self, value: int = 1) -> Any:  # noqa: N802
         """Return a semaphore."""
-        return _SHARING.Semaphore(value)
+        return SHARING.Semaphore(value)
 
     def BoundedSemaphore(self, value: int = 1) -> Any:  # noqa: N802
         """Return a semaphore that can't be released more often than it was taken."""
-        return _SHARING.BoundedSemaphore(value)
+        return SHARING.BoundedSemaphore(value)
 
     def Event(self) -> Any:  # noqa: N802
         """Return an event."""
-        return _SHARING.Event()
+        return SHARING.Event()
 
     def Barrier(self, parties: int, action: Callable[[], Any] | None = None, timeout: float | None = None) -> Any:  # noqa: N802
         """Return a barrier."""
-        return _SHARING.Barrier(parties, action, timeout)
+        return SHARING.Barrier(parties, action, timeout)
 
     def Value(self, typecode_or_type: Any, *args: Any, lock: Any = True) -> Any:  # noqa: N802
         """Return a number, or a structure, in shared memory."""
-        return _SHARING.Value(typecode_or_type, *args, lock=lock)
+        return SHARING.Value(typecode_or_type, *args, lock=lock)
 
     def Array(self, typecode_or_type: Any, size_or_initializer: Any, *, lock: Any = True) -> Any:  # noqa: N802
         """Return an array in shared memory."""
-        return _SHARING.Array(typecode_or_type, size_or_initializer, lock=lock)
+        return SHARING.Array(typecode_or_type, size_or_initializer, lock=lock)
 
 
 class DefaultContext(Context):

@@ -17,7 +17,7 @@ from nbparallel.interrupts import deferred
 from nbparallel.multiprocessing import keeper
 from nbparallel.multiprocessing.shown import Shown
 from nbparallel.serialize import Data, dumps_data, explain, tracker
-from nbparallel.serialize.handover import Descriptors
+from nbparallel.serialize.handover import Descriptors, Handover
 from nbparallel.serialize.modules import travels_by_name
 
 
@@ -140,12 +140,16 @@ def _pickle(process: Any, method: str, connection: Connection) -> Data:
     handle = connection.process.handle if sys.platform == "win32" else None
     with deferred.lifted():
         try:
-            data = dumps_data((method, process), handle)
+            data = dumps_data((method, process), Handover(handle, sockets=True))
         except Exception as error:
-            raise explain(error, _parts(process), dumps_data, process.name) from error
+            raise explain(error, _parts(process), _attempt, process.name) from error
     if hasattr(resource_tracker, "getfd"):
         data.descriptors.numbers.append(os.dup(resource_tracker.getfd() or -1))
     return data
+
+
+def _attempt(part: Any) -> None:
+    dumps_data(part, Handover(sockets=True))
 
 
 def _parts(process: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ they are given out again, in their order, while it is loaded within `arrived`. C
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import multiprocessing.context as context
 import os
@@ -56,10 +57,13 @@ class Handover:
     Args:
         process: on Windows, the handle of the process that the pickle is for: there each is duplicated into it. Without
             it nothing can be collected there.
+        sockets: whether they may go along: to a process of its own, as by the standard module. A task is run where it
+            happens to be, more than once perhaps: it opens its own.
     """
 
-    def __init__(self, process: int | None = None) -> None:
+    def __init__(self, process: int | None = None, *, sockets: bool = False) -> None:
         self.descriptors = Descriptors()
+        self.takes_sockets = sockets
         self._process = process
 
     # ---- what `multiprocessing` asks of a process that is being started ----
@@ -93,7 +97,10 @@ class Handover:
 
 def reducer_for(cls: type) -> Callable[[Any, Any], Any] | None:
     """Return how `multiprocessing` pickles a class for a process that it starts, if such a time is now."""
-    if context.get_spawning_popen() is None or cls.__module__ == "builtins":
+    handover: Any = context.get_spawning_popen()
+    if handover is None or cls.__module__ == "builtins":
+        return None
+    if not getattr(handover, "takes_sockets", True) and issubclass(cls, _socket.socket):
         return None
     reduce = ForkingPickler._extra_reducers.get(cls)  # type: ignore[attr-defined]
     return None if reduce is None else lambda _pickler, obj: reduce(obj)

@@ -226,14 +226,14 @@ class Data(NamedTuple):
     descriptors: Descriptors
 
 
-def dumps_data(obj: Any, process: int | None = None) -> Data:
+def dumps_data(obj: Any, handover: Handover | None = None) -> Data:
     """Pickle arguments.
 
     Args:
         obj: the arguments.
-        process: on Windows, the handle of the process that they are for (see `handover.Handover`).
+        handover: collects the descriptors that go along.
     """
-    with Handover(process) as handover:
+    with handover or Handover() as handover:
         pickler, stream, buffers = dump_with(_DataPickler, obj)
     assert isinstance(pickler, _DataPickler)
     return Data([stream, *buffers], pickler.units, handover.descriptors)

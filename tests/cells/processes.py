@@ -8,6 +8,7 @@ import ctypes
 import enum
 import os
 import queue
+import socket
 import time
 from dataclasses import dataclass
 
@@ -232,6 +233,20 @@ with Counters() as manager:
     counter = manager.Counter()
     assert finished(Process(target=counter.up), Process(target=counter.up)) == [0, 0]
     assert counter.up() == 3
+
+
+# %% sockets and the ends of pipes are arguments of a process
+def answer(sock, conn):
+    sock.sendall(b"from there")
+    sock.close()
+    conn.send("also")
+
+
+ours, theirs = socket.socketpair()
+receives, sends = multiprocessing.Pipe(duplex=False)
+with ours, theirs:
+    assert finished(Process(target=answer, args=(theirs, sends))) == [0]
+    assert (ours.recv(100), receives.recv()) == (b"from there", "also")
 
 # %% an exit code is what the process says; a signal is negative
 assert finished(Process(target=lambda: os._exit(3))) == [3]
