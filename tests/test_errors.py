@@ -17,7 +17,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from kernels import CELL_TIMEOUT, ENVIRONMENT, Kernel, kernel
+from kernels import CELL_TIMEOUT, ENVIRONMENT, METHODS, Kernel, kernel
 from nbclient import NotebookClient
 
 import nbparallel
@@ -404,6 +404,31 @@ def test_a_scripts_stderr(tmp_path: Path) -> None:
     ]
     assert re.fullmatch(r"nbparallel: in task 1 \(inverse\(0\)\); inverse: 1 ok, 1 failed in .*", lines[-1])
     assert "           ~~^~~\n" in done.stderr
+
+
+@pytest.mark.skipif("fork" not in METHODS, reason="no fork")
+@pytest.mark.parametrize("closes", ["", "exec 0<&-; "])
+def test_the_standard_input_of_a_script_is_not_its_forks(tmp_path: Path, closes: str) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""\
+            import os, sys
+            from nbparallel import configure, pmap
+
+            configure(workers=2, progress=False, start_method="fork")
+            first = sys.stdin.readline() if sys.stdin else None
+
+            def reads(x):
+                return sys.stdin.read() + os.read(0, 9).decode() if first else x
+
+            print(first, pmap(reads, [1, 2]), sys.stdin.read() if sys.stdin else None)
+        """)
+    )
+    command = ["sh", "-c", f"{closes}exec '{sys.executable}' '{script}'"]
+    done = subprocess.run(
+        command, input="first\nlast\n", capture_output=True, text=True, env={**os.environ, **ENVIRONMENT}, timeout=50
+    )
+    assert done.stdout == ("None [1, 2] None\n" if closes else "first\n ['', ''] last\n\n"), done.stderr
 
 
 @pytest.mark.slow

@@ -277,3 +277,30 @@ def test_names_of_the_shell_do_no_harm(method: str) -> None:
         assert (
             kernel.run("nbparallel.pmap(lambda x: (In[1][:6], len(Out) > 0, x), [1])").result == "[('import', True, 1)]"
         )
+
+
+def test_what_is_garbage_in_the_notebook_ends_there_alone(kernel: Kernel) -> None:
+    output = kernel.run("""
+        import gc
+
+        class Ends:
+            def __init__(self):
+                self.itself = self
+
+            def __del__(self):
+                (folder / f"ended in {os.getpid()}").touch()
+
+        def collects(x):
+            import gc
+            return gc.collect() >= 0
+
+        nbparallel.backends.shutdown()
+        gc.disable()
+        garbage = Ends()
+        del garbage
+        print(pmap(collects, [1, 2], chunksize=1))  # a fork has it as well
+        gc.enable()
+        gc.collect()
+        print([path.name for path in folder.glob("ended in *")] == [f"ended in {os.getpid()}"])
+    """)
+    assert output.stdout == "[True, True]\nTrue\n"

@@ -55,6 +55,10 @@ class _Line:
             self._sent = False
             self._send("")
 
+    def stay(self, bar: Any) -> None:
+        """Send its last line, which stays, of a bar of a process: no bar of a map stands for it."""
+        relay.say("line of a bar", f"{self._text(bar)}\n")
+
     def _text(self, bar: Any) -> str:
         label = f"{bar.desc.removesuffix(': ')} [{relay.name or f'task {self._task}'}]".lstrip()
         text = bar.format_meter(**{**bar.format_dict, "prefix": label, "ncols": COLUMNS, "colour": None})
@@ -103,7 +107,10 @@ def take_up_tqdm(std: ModuleType) -> None:
     def close_line(self: Any) -> None:
         line = vars(self).get("_line")
         if line is not None and not self.disable:
+            stays = self.leave or (self.leave is None and self.pos == 0)
             self.leave = False  # a last line would be painted
+            if stays and relay.name:
+                line.stay(self)
         close(self)
         if line is not None:
             line.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _imp
 import contextlib
+import gc
 import importlib
 import multiprocessing.spawn
 import os
@@ -325,6 +326,8 @@ _module_locks: dict[str, Callable[[], object]] = getattr(importlib._bootstrap, "
 
 
 def _fork(theirs: socket.socket, page: Page, outputs: tuple[int, int], environment: dict[str, str]) -> _Exit:
+    from nbparallel.engine import worker  # noqa: F401 - a fork finds it imported: quicker, and safer there
+
     parent = os.getpid()
     with warnings.catch_warnings():
         # From 3.12 on Python warns of a fork beside threads; whoever asks for fork has chosen that.
@@ -344,15 +347,18 @@ def _fork(theirs: socket.socket, page: Page, outputs: tuple[int, int], environme
 def _in_forked_child(
     theirs: socket.socket, page: Page, outputs: tuple[int, int], environment: dict[str, str], parent: int
 ) -> None:
+    gc.freeze()  # what is garbage of the parent's ends there, once: a finaliser may remove a file
     from nbparallel.engine import worker
 
     os.environ.update(environment)
-    null = os.open(os.devnull, os.O_RDONLY)
-    for fd, target in ((null, 0), *zip(outputs, (1, 2), strict=True)):
+    for fd, target in zip(outputs, (1, 2), strict=True):
         os.dup2(fd, target)
         os.close(fd)
+    null = os.open(os.devnull, os.O_RDONLY)
+    if 0 not in (null, theirs.fileno(), page.fd):  # one of these, where the parent has no standard input
+        os.dup2(null, 0)
     # What the old one has read ahead is the parent's.
-    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc] # noqa: SIM115 - it lives as long as this
+    sys.stdin = sys.__stdin__ = open(null, closefd=False)  # type: ignore[misc] # noqa: SIM115 - it lives on
     worker.main_forked(theirs.detach(), page, parent)
 
 

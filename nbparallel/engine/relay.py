@@ -129,8 +129,9 @@ def _leave_channel() -> None:
 
 # ---- the order of what is said and of what is written to the descriptors -------------------------------------------
 
-#: How long a reader is waited for, in seconds: it is there at once, unless a program never stops writing.
-_READER_SECONDS = 0.02
+#: How long a reader is waited for, in seconds: it is there at once, unless the machine is busy with others, or a
+#: program never stops writing.
+_READER_SECONDS = 0.1
 _PAUSE_SECONDS = 0.0001
 #: A task that takes less than this, in nanoseconds, hardly writes by C code or a program: looking would cost it more.
 _NOTICEABLE_NS = 50_000

@@ -37,6 +37,8 @@ class Shown:
         """Take something that it says."""
         if said.kind == "bar":
             self._board.put(self._number, said.text)
+        elif said.kind == "line of a bar":
+            self._board.keep(said.text)
         elif said.kind == "traceback":
             self._outbox.put(index, Said("stderr", showing.name_cells(said.text)))
         else:
