@@ -343,7 +343,7 @@ def test_003_a_pool_under_bars(notebook: Notebook) -> None:
     assert (cores, used) == (f"本地计算机有 {count} 个 CPU 核心。", f"并行计算将使用 {count} 个 CPU 核心。")
     assert cost.startswith("并行计算耗时: ")
     assert shapes == ["Label shape: (10,)", "Feature shape: (10,)", "maybeother shape: (10,)"]
-    assert output.stderr.count("10/10") == 2
+    assert output.stderr.count("10/10") >= 2  # a bar may be drawn twice at its end
     assert "2/2" in output.stderr
     label = sum(t * t for t in range(100))
     found = "[label.tolist(), feature.tolist(), maybeother.tolist()]"
