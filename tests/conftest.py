@@ -105,9 +105,11 @@ def session_leaves_nothing_behind() -> Iterator[None]:
 
 
 def _stop_what_stays_on_purpose() -> None:
-    """Stop the workers that are kept warm between calls, and tqdm's monitor thread."""
+    """Stop the workers that are kept warm between calls and tqdm's monitor thread, let go of the place of new locks."""
     if warm := sys.modules.get("nbparallel.backends"):
         warm.shutdown()
+    if locks := sys.modules.get("nbparallel.multiprocessing.synchronize"):
+        locks._forget()
     if tqdm := sys.modules.get("tqdm"):
         monitor, tqdm.tqdm.monitor = tqdm.tqdm.monitor, None
         if monitor is not None:

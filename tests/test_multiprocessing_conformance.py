@@ -488,6 +488,7 @@ def main():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "guard"), [(STANDARD, True), (DROP_IN, True), (DROP_IN, False)], ids=["standard", "drop-in", "no guard"]
 )

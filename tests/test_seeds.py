@@ -215,18 +215,14 @@ def test_001_start_and_join(notebook: Notebook) -> None:
 
 
 def test_001_pid_and_is_alive(notebook: Notebook) -> None:
-    said = lines(notebook.paste("001", "pid, is_alive"))
-    found = dict(line.split(": ") for line in said if line.startswith("ID of"))
+    said = notebook.paste("001", "pid, is_alive").stdout
+    found = dict(re.findall(r"(ID of [a-z0-9 ]+): (\d+)", said))  # the cell's lines and the processes' may be one
     assert found["ID of main process"] == str(notebook.pid)
     for number in (1, 2):
         assert found[f"ID of process p{number}"] == found[f"ID of process running worker{number}"] != str(notebook.pid)
-    assert said[0].startswith("ID of main process")
-    assert said[-3:] == [
-        "Both processes finished execution!",
-        "Process p1 is alive: False",
-        "Process p2 is alive: False",
-    ]
-    assert len(said) == 8
+    assert len(found) == 5
+    assert said.startswith("ID of main process")
+    assert said.endswith("Both processes finished execution!\nProcess p1 is alive: False\nProcess p2 is alive: False\n")
 
 
 def test_001_array_and_value(notebook: Notebook) -> None:
@@ -262,9 +258,8 @@ def balances(output: Output) -> list[int]:
 
 
 def test_001_a_race(notebook: Notebook) -> None:
-    code = block("001", "without a lock")
-    if notebook.method == "spawn":  # else one is through with it before the other has started
-        code = code.replace("10000", "100000")
+    # With 10,000 steps one may be through before the other has started.
+    code = block("001", "without a lock").replace("10000", "100000")
     assert any(set(balances(notebook.run(code))) != {100} for _ in range(12))
 
 
@@ -348,7 +343,7 @@ def test_003_a_pool_under_bars(notebook: Notebook) -> None:
     assert (cores, used) == (f"本地计算机有 {count} 个 CPU 核心。", f"并行计算将使用 {count} 个 CPU 核心。")
     assert cost.startswith("并行计算耗时: ")
     assert shapes == ["Label shape: (10,)", "Feature shape: (10,)", "maybeother shape: (10,)"]
-    assert output.stderr.count("10/10") == 2
+    assert output.stderr.count("10/10") >= 2  # a bar may be drawn twice at its end
     assert "2/2" in output.stderr
     label = sum(t * t for t in range(100))
     found = "[label.tolist(), feature.tolist(), maybeother.tolist()]"
@@ -390,9 +385,14 @@ def test_004_pools_and_processes(notebook: Notebook) -> None:
     assert notebook.run("len(results), all(1 <= each <= 3 for each in results)").result == "(100, True)"
 
 
+def lists_in(text: str) -> list[str]:
+    """Return the lists that were printed: the cell's own print may share its line with that of a process."""
+    return re.findall(r"\[.*?\]", text)
+
+
 def test_004_each_process_has_a_list_of_its_own(notebook: Notebook) -> None:
     output = notebook.paste("004", "a list of processes")
-    said = notebook.shows(output, lambda text: text.count("]") == 6).splitlines()
+    said = lists_in(notebook.shows(output, lambda text: text.count("]") == 6))
     assert sorted(said) == sorted(["[]", *(f"[{number}]" for number in range(5))])
     notebook.run("for t in ts: t.join()")
     assert notebook.value("lst") == []
@@ -402,7 +402,7 @@ def test_004_value_and_array(notebook: Notebook) -> None:
     for _ in range(5):
         output = notebook.run(with_method(notebook, "Value, Array"))
         shown = notebook.shows(output, lambda text: text.count("]") == 4)
-        said = [ast.literal_eval(line) for line in shown.splitlines()]
+        said = [ast.literal_eval(each) for each in lists_in(shown)]
         assert all(len(each) == 5 and set(each) <= {1.0, 2.0, 3.0} for each in said)
         notebook.run("for t in ts: t.join()")
         # Two that add one at once may add one only: there is no lock. That is the seed's own.
