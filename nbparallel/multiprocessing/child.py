@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
-from multiprocessing import resource_tracker
 from typing import Any, NoReturn
 
 from nbparallel.engine import relay
 from nbparallel.engine.wire import Channel
-from nbparallel.multiprocessing import context
+from nbparallel.multiprocessing import context, tracker
 from nbparallel.serialize import loads
 from nbparallel.tracebacks import in_words
 
@@ -22,8 +21,7 @@ def live(channel: Channel, segments: list[bytearray], descriptors: list[int]) ->
     from nbparallel.multiprocessing.process import run
 
     if segments:
-        if hasattr(resource_tracker, "getfd"):  # the last is the tracker's, which all of a family share
-            resource_tracker._resource_tracker._fd = descriptors.pop()
+        tracker.share(channel)
         method, process = _load(segments, descriptors)
     else:
         from nbparallel.multiprocessing import keeper  # it has it imported; others would wait for that

@@ -26,6 +26,7 @@ from nbparallel.engine.process import WorkerProcess, prepare
 from nbparallel.engine.waker import Waker
 from nbparallel.engine.wire import Message
 from nbparallel.interrupts import WAIT_SECONDS
+from nbparallel.multiprocessing import tracker
 from nbparallel.progress.board import BEAT_SECONDS
 from nbparallel.serialize import Data
 
@@ -208,6 +209,10 @@ class _Keeper:
                 hear(details, segments, functools.partial(connection.say, popen.output.as_work))
             elif kind == "begun":
                 popen.begun()
+            elif kind == "tracker":
+                with self._lock:
+                    connection.put_tracker(tracker.descriptor())
+                    connection.flush()
 
     def _lost(self, connection: Connection) -> None:
         self._hear(connection, connection.receive_rest())

@@ -9,7 +9,6 @@ import sys
 import threading
 import types
 from collections.abc import Callable
-from multiprocessing import resource_tracker
 from multiprocessing.connection import wait as wait_for
 from typing import Any
 
@@ -150,8 +149,6 @@ def _pickle(process: Any, method: str, connection: Connection) -> Data:
             data = dumps_data((method, process), Handover(handle, sockets=True))
         except Exception as error:
             raise explain(error, _parts(process), _attempt, process.name) from error
-    if hasattr(resource_tracker, "getfd"):
-        data.descriptors.numbers.append(os.dup(resource_tracker.getfd() or -1))
     return data
 
 

@@ -312,6 +312,25 @@ def use_a_pool(conn):
 assert finished(Process(target=use_a_pool, args=(theirs,))) == [0]
 assert (ours.recv(), ours.recv()) == ([Point(0), Point(1)], [Point(1), Point(2)])
 
+
+# %% shared memory that a child has made outlives the child
+def make(conn):
+    from multiprocessing.shared_memory import SharedMemory
+
+    block = SharedMemory(create=True, size=10)
+    block.buf[0] = 7
+    block.close()
+    conn.send(block.name)
+
+
+ours, theirs = multiprocessing.Pipe()
+assert finished(Process(target=make, args=(theirs,)), Process(target=make, args=(theirs,))) == [0, 0]
+for _ in range(2):
+    block = multiprocessing.shared_memory.SharedMemory(ours.recv())
+    assert block.buf[0] == 7
+    block.close()
+    block.unlink()
+
 # %% start methods and cores
 assert multiprocessing.get_start_method() == os.environ["START_METHOD"]
 multiprocessing.set_start_method(os.environ["START_METHOD"])
