@@ -9,7 +9,6 @@ the process's own.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import select
 import signal
@@ -32,7 +31,6 @@ _REPORT = struct.Struct("=qq")
 # Of `ru_maxrss`: getrusage(2) counts in KiB, macOS in bytes.
 _MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 _DESCRIPTORS = 5
-_IDLE_MILLISECONDS = 200
 #: Instead of a request's length: there will be no more, and the process ends with the last of its workers.
 _RETIRE = 0xFFFFFFFF
 
@@ -157,15 +155,11 @@ def main(control_fd: int) -> None:
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     reports: dict[int, int] = {}
     retired = False
-    is_idle = False
     waiting = select.poll()  # select() knows no descriptors above 1023
     waiting.register(control_fd, select.POLLIN)
     waiting.register(wake_read, select.POLLIN)
     while reports or not retired:
-        readable = {fd for fd, _ in waiting.poll(None if is_idle else _IDLE_MILLISECONDS)}
-        if not readable and not is_idle:  # nobody waits for it now: what processes that are no workers need
-            is_idle = True
-            importlib.import_module("nbparallel.multiprocessing.child")
+        readable = {fd for fd, _ in waiting.poll()}
         if wake_read in readable:
             with contextlib.suppress(BlockingIOError):
                 os.read(wake_read, 4096)
