@@ -186,6 +186,23 @@ def test_a_budget_is_filled_again_and_never_over() -> None:
     assert budget.grant(10) == 8
     assert budget.grant(1) == 0
     clock.now = 100.5
-    assert budget.grant(1) == 0  # less than a quarter is back
-    clock.now = 101.0
-    assert budget.grant(1) == 1
+    assert budget.grant(1, refused=True) == 0  # less than a quarter is back
+    assert budget.grant(1) == 1  # which does not matter to others
+    clock.now = 101.5
+    assert budget.grant(1, refused=True) == 1
+
+
+def test_a_flood_hides_neither_how_it_ended_nor_what_others_say() -> None:
+    clock = Clock()
+    budgets = Budgets(clock)
+    flood, other = Outbox("live", budgets=budgets), Outbox("live", budgets=budgets)
+    flood.put(0, out("x" * 3_000_000))  # one line, of which nothing can be shown: it takes nothing from others
+    other.put(0, out("at once\n"))
+    assert shown(other) == "at once\n"
+    flood.put(0, out("x\n" * 1_000_000))
+    flood.put(0, Said("traceback", "ZeroDivisionError\n"))
+    clock.now = 0.1  # far less than a quarter is back
+    flood.put(0, out("more\n"))
+    other.put(0, out("soon\n"))
+    assert shown(flood).endswith("here: more than a notebook can show]\nZeroDivisionError\n")
+    assert shown(other) == "soon\n"

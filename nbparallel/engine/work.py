@@ -83,7 +83,8 @@ class Said:
     """One thing that a task said.
 
     Attributes:
-        kind: how: ``"stdout"``, ``"stderr"``, ``"log"``, ``"warning"``, ``"display"`` or ``"bar"``.
+        kind: how: ``"stdout"``, ``"stderr"``, ``"log"``, ``"warning"``, ``"display"``, ``"bar"`` or ``"traceback"``
+            (how a process ended, which no flood hides).
         text: what it said, or what can be said of it in text; of a bar, its place and its line (see `relay.show_bar`).
         details: the pickled rest, of what is more than text.
         once: whether a run tells it once, however many tasks say it.

@@ -40,7 +40,7 @@ class Shown:
         elif said.kind == "line of a bar":
             self._board.keep(said.text)
         elif said.kind == "traceback":
-            self._outbox.put(index, Said("stderr", showing.name_cells(said.text)))
+            self._outbox.put(index, Said("traceback", showing.name_cells(said.text)))
         else:
             self._outbox.put(index, said)
 

@@ -102,19 +102,27 @@ class Budget:
         self._per_second = per_second
         self._clock = clock
         self._seen = clock()
-        self._used_up = False
 
-    def grant(self, wanted: int) -> int:
-        """Return how much of what is wanted may be shown now; once it is used up, none until a quarter is back."""
+    def grant(self, wanted: int, *, refused: bool = False) -> int:
+        """Return how much of what is wanted may be shown now.
+
+        Args:
+            wanted: how much that is.
+            refused: whether who asks did not get all the last time: then none until a quarter is back, as a flood is
+                better folded once than in each second line. Others' little text goes on meanwhile.
+        """
         now = self._clock()
         self._left = min(self._most, self._left + (now - self._seen) * self._per_second)
         self._seen = now
-        if self._used_up and self._left < self._most / 4:
+        if refused and self._left < self._most / 4:
             return 0
         granted = min(wanted, int(self._left))
-        self._used_up = granted < wanted
         self._left -= granted
         return granted
+
+    def give_back(self, count: int) -> None:
+        """Take back what was granted and not shown."""
+        self._left += count
 
 
 class Budgets:
@@ -180,6 +188,7 @@ class Outbox:
         self._folded_waiting: dict[int, _Folded] = {}
         self._room = WAITING_CHARACTERS
         self._folded = _Folded()
+        self._refused: set[Budget] = set()  # those that did not grant all that was last wanted of them
         self._told: set[str] = set()
         self._begun: Said | None = None  # the last that was shown, if it has not ended its line
 
@@ -257,23 +266,32 @@ class Outbox:
 
     def _pass(self, said: Said) -> None:
         """Let something be shown, or fold it if there is too much."""
-        if self._budgets is None or said.kind in ("log", "warning"):
+        if self._budgets is None or said.kind in ("log", "warning", "traceback"):
             self._show(said)
         elif said.kind == "display":
-            if self._budgets.displays.grant(1):
+            if self._grant(self._budgets.displays, 1):
                 self._show(said)
             else:
                 self._folded.add(said)
         else:
-            granted = self._budgets.characters.grant(len(said.text))
+            granted = self._grant(self._budgets.characters, len(said.text))
             if granted < len(said.text):
                 end = said.text.rfind("\n", 0, granted) + 1
+                self._budgets.characters.give_back(granted - end)
                 shown, said = said.text[:end], dataclasses.replace(said, text=said.text[end:])
                 if shown:
                     self._show(dataclasses.replace(said, text=shown))
                 self._folded.add(said)
             else:
                 self._show(said)
+
+    def _grant(self, budget: Budget, wanted: int) -> int:
+        granted = budget.grant(wanted, refused=budget in self._refused)
+        if granted < wanted:
+            self._refused.add(budget)
+        else:
+            self._refused.discard(budget)
+        return granted
 
     def _show(self, said: Said) -> None:
         self._tell_folded()
