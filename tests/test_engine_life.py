@@ -31,6 +31,7 @@ from engine_work import (
 )
 from test_wire import loopback_pair
 
+from nbparallel import multiprocessing
 from nbparallel.engine import pipes, process
 from nbparallel.engine.methods import START_METHODS
 
@@ -430,3 +431,13 @@ def test_descriptors_above_1023_are_as_good_as_others(start_method, tmp_path):
         start_method,
     )
     assert out == "[0, 3, 2]\n"
+
+
+@pytest.mark.skipif("forkserver" not in process.START_METHODS, reason="this system has none")
+def test_a_nursery_has_imported_what_processes_need() -> None:
+    context = multiprocessing.get_context("forkserver")
+    child = context.Process(target=abs, args=(-1,))
+    child.start()
+    child.join()
+    with context.Pool(1) as pool:  # forked from the same nursery, and in no need of it
+        assert pool.apply(eval, ("'nbparallel.multiprocessing.child' in __import__('sys').modules",))

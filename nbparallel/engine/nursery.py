@@ -9,6 +9,7 @@ the process's own.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import select
 import signal
@@ -16,6 +17,7 @@ import socket
 import struct
 import sys
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 from nbparallel import interrupts
@@ -33,6 +35,8 @@ _MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 _DESCRIPTORS = 5
 #: Instead of a request's length: there will be no more, and the process ends with the last of its workers.
 _RETIRE = 0xFFFFFFFF
+#: Instead of a request's length: the length and the name of a module follow, which is imported.
+_IMPORT = 0xFFFFFFFE
 
 
 class Nursery:
@@ -48,6 +52,7 @@ class Nursery:
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
             )
+        self._imported: set[str] = set()
         # ipykernel ends all children before itself, and waits for those that it finds, dead ones included: somebody
         # must take note of the end at once, or each shutdown and restart of the kernel lasts seconds.
         threading.Thread(target=self._reap, name="nbparallel-nursery-reaper", daemon=True).start()
@@ -78,6 +83,17 @@ class Nursery:
         finally:
             os.close(theirs)
         return Child(pid, report)
+
+    def import_modules(self, names: Iterable[str]) -> None:
+        """Have the workers that are forked from now on find modules imported.
+
+        Raises:
+            OSError: the nursery is gone.
+        """
+        for name in names:
+            if name not in self._imported:
+                self._imported.add(name)
+                self._control.sendall(_LENGTH.pack(_IMPORT) + _LENGTH.pack(len(name)) + name.encode())
 
     def close(self) -> None:
         """End the process and its workers, and wait for it: at once, as it never runs a task."""
@@ -174,6 +190,10 @@ def main(control_fd: int) -> None:
             (length,) = _LENGTH.unpack(head)
             if length == _RETIRE:
                 retired = True
+                continue
+            if length == _IMPORT:
+                (length,) = _LENGTH.unpack(_receive_exactly(control, _LENGTH.size))
+                importlib.import_module(_receive_exactly(control, length).decode())
                 continue
             environment = ast.literal_eval(_receive_exactly(control, length).decode())
         except (OSError, EOFError):

@@ -23,7 +23,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Protocol
 
 from nbparallel import interrupts
@@ -225,8 +225,13 @@ _retired: weakref.WeakSet[nursery.Nursery] = weakref.WeakSet()
 _nursery_lock = threading.Lock()
 
 
-def prepare(start_method: str) -> None:
-    """Start the nursery ahead of the first map; nothing for the other methods. May run in any thread."""
+def prepare(start_method: str, modules: Iterable[str] = ()) -> None:
+    """Start the nursery ahead of the first map; nothing for the other methods. May run in any thread.
+
+    Args:
+        start_method: one of `START_METHODS`.
+        modules: what the workers need that it forks from now on; they are imported once, in the nursery.
+    """
     global _nursery
     if start_method != "forkserver":
         return
@@ -235,6 +240,8 @@ def prepare(start_method: str) -> None:
             if _nursery is not None:
                 _nursery.close()
             _nursery = nursery.Nursery([*_command(), nursery.ENTRY, _PACKAGE_ROOT])
+        with contextlib.suppress(OSError):  # it has just died: `_ask_nursery` starts another
+            _nursery.import_modules(modules)
 
 
 def close_nursery(*, spare_workers: bool = False) -> None:

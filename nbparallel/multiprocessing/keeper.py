@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 #: The module whose `live` the worker is told to be.
 LIFE = "nbparallel.multiprocessing.child"
+# What most processes need, and would take most of their start to import.
+_MODULES = (LIFE, "nbparallel.multiprocessing.queues", "multiprocessing.synchronize")
 #: How long a process that has closed its connection may take to end, in seconds.
 EXIT_GRACE = 2.0
 # How long, in seconds, the end of this process waits for those that begin.
@@ -61,7 +63,7 @@ def start(popen: Popen, method: str, heir: Any = None) -> Connection:
     Raises:
         OSError: none can be started.
     """
-    prepare(method)
+    prepare(method, _MODULES)
     return _keeper.start(_Start(popen, method, heir))
 
 
