@@ -433,7 +433,7 @@ def test_descriptors_above_1023_are_as_good_as_others(start_method, tmp_path):
     assert out == "[0, 3, 2]\n"
 
 
-@pytest.mark.skipif("forkserver" not in process.START_METHODS, reason="this system has none")
+@pytest.mark.skipif("forkserver" not in START_METHODS, reason="this system has none")
 def test_a_nursery_has_imported_what_processes_need() -> None:
     context = multiprocessing.get_context("forkserver")
     child = context.Process(target=abs, args=(-1,))
