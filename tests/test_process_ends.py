@@ -17,11 +17,14 @@ from kernels import CELL_TIMEOUT, METHODS, Kernel
 @pytest.mark.parametrize("end", ["kill", "kill the kernel alone", "shutdown", "restart"])
 @pytest.mark.parametrize("method", METHODS)
 def test_no_process_and_no_name_outlives_the_kernel(method: str, end: str, tmp_path: Path) -> None:
-    with Kernel({"START_METHOD": method}, tmp_path) as kernel:
-        kernel.run(f"""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with Kernel({"START_METHOD": method, "TMPDIR": str(temporary)}, tmp_path) as kernel:
+        output = kernel.run(f"""
             import os, time
             from pathlib import Path
             from nbparallel import configure, multiprocessing
+            from nbparallel.multiprocessing.shared_memory import SharedMemory
             configure(start_method={method!r}, workers=2)
 
             def live(folder, shared, lock, entries):
@@ -43,11 +46,14 @@ def test_no_process_and_no_name_outlives_the_kernel(method: str, end: str, tmp_p
             processes = [multiprocessing.Process(target=live, args=(Path({str(tmp_path)!r}), shared, lock, entries))
                          for _ in range(2)]
             for each in processes: each.start()
+            print(SharedMemory(create=True, size=1).name)
         """)
+        name = Path("/dev/shm", output.stdout.strip())
+        assert name.exists() or sys.platform != "linux"
         assert kernel.receive(lambda: len(list(tmp_path.glob("lives *"))) == 4)
         children = psutil.Process(kernel.pid).children(recursive=True)
         if end == "kill":
-            kernel.kill()  # the whole group, with the standard module's resource tracker
+            kernel.kill()  # the whole group
         elif end == "kill the kernel alone":
             os.kill(kernel.pid, signal.SIGKILL)
         elif end == "restart":
@@ -55,7 +61,10 @@ def test_no_process_and_no_name_outlives_the_kernel(method: str, end: str, tmp_p
         else:
             kernel.manager.shutdown_kernel()
         _, alive = psutil.wait_procs(children, timeout=CELL_TIMEOUT)
-        assert not alive
+        assert not alive  # nor is the standard module's resource tracker, which has removed the name
+        assert not name.exists()
+        if end in ("restart", "shutdown"):  # the kernel came to its own end, though a child ignores a polite signal
+            assert not list(temporary.glob("pymp-*"))
 
 
 def test_a_script_waits_for_its_processes_and_ends_its_daemons(tmp_path: Path, start_method: str) -> None:
@@ -75,7 +84,7 @@ def wait_for_it():
 Process(target=wait_for_it).start()
 Process(target=time.sleep, args=(1000,), daemon=True).start()
 event.set()
-print("end of the script")
+print("end of the script\\n", end="")  # in one piece: `print` writes the end of a line apart
 """)
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=CELL_TIMEOUT)
     assert sorted(done.stdout.splitlines()) == ["end of the script", "waited for"]

@@ -151,6 +151,65 @@ def test_stop_ends_those_that_run_and_the_next_works(kernel: Kernel) -> None:
     assert output.stdout == "[1, 1]\nworks\n"
 
 
+@pytest.mark.slow
+def test_stop_leaves_a_managers_objects_in_order(kernel: Kernel) -> None:
+    kernel.run("""
+        from nbparallel.multiprocessing.managers import SyncManager
+
+        class Slow:
+            def think(self, seconds):
+                time.sleep(seconds)
+                return "the answer to an earlier question"
+
+            def answer(self):
+                return "answer"
+
+        class Managers(SyncManager):
+            pass
+
+        Managers.register("Slow", Slow)
+        manager = Managers()
+        manager.start()
+        queue, full, lock, condition = manager.Queue(), manager.Queue(1), manager.Lock(), manager.Condition()
+        slow, event = manager.Slow(), manager.Event()
+        lock.acquire(); full.put(1)
+
+        def take(folder):
+            (folder / f"takes {os.getpid()}").touch()
+            queue.get()
+
+        def wait():
+            with condition: condition.wait()
+
+        def join():
+            takers = [Process(target=take, args=(folder,)) for _ in range(2)]
+            for each in takers: each.start()
+            while len(list(folder.glob("takes *"))) < 2: time.sleep(0.01)
+            for each in takers: each.join()
+    """)
+    waits = ["queue.get()", "full.put(2)", "lock.acquire()", "wait()", "event.wait()", "slow.think(1000)", "join()"]
+    for number, waiting in enumerate(waits):
+        cell = kernel.send(f"(folder / 'wait {number}').touch(); {waiting}")
+        assert kernel.receive((kernel.folder / f"wait {number}").exists)
+        if waiting == "join()":
+            assert kernel.receive(lambda: len(list(kernel.folder.glob("takes *"))) == 2)
+        kernel.interrupt()
+        output = kernel.wait(cell, fails=True)
+        assert output.error is not None
+        assert output.error.name == "KeyboardInterrupt", waiting
+    assert gone(kernel.folder.glob("takes *"))
+    output = kernel.run("""
+        print(slow.answer(), event.is_set(), full.get(), full.empty())
+        lock.release()
+        print(lock.acquire(timeout=20), condition.acquire(timeout=20))
+        time.sleep(0.5)  # what a process that was ended has asked for lasts no longer
+        for number in range(3): queue.put(number)
+        print([queue.get(timeout=20) for _ in range(3)])
+        manager.shutdown()
+    """)
+    assert output.stdout == "answer False 1 True\nTrue True\n[0, 1, 2]\n"
+
+
 def test_it_can_be_told_to_end_whatever_it_does(kernel: Kernel) -> None:
     output = kernel.run("""
         ended = [Process(target=time.sleep, args=(1000,)) for _ in range(2)]

@@ -5,7 +5,7 @@ functions of a cell under each start method, without a guard, and what it prints
 managers carry instances of a cell's classes; locks, values and arrays may be arguments, globals, or ``initargs``.
 
 `context` has the functions below; `process`, `popen`, `keeper` and `child` are how a process lives; `connection`,
-`queues`, `managers` and `messages` what goes between them; `synchronize` makes locks without a name; `shown` is what is
+`queues`, `managers`, `proxies` and `messages` what goes between them; `synchronize` makes locks without a name; `shown` is what is
 seen of a process, `tracker` the one helper that all share. The rest is the standard module's own.
 """
 
@@ -22,7 +22,7 @@ from multiprocessing import (
 )
 from typing import Any
 
-from nbparallel.multiprocessing import context
+from nbparallel.multiprocessing import context, tracker
 from nbparallel.multiprocessing.process import Process
 
 __all__ = [
@@ -63,6 +63,8 @@ __all__ = [
     "set_forkserver_preload",
     "set_start_method",
 ]
+
+tracker.keep_apart()
 
 _default: Any = context.default
 

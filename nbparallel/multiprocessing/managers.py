@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import queue
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
 from multiprocessing import managers as standard
 from multiprocessing.managers import (
-    AcquirerProxy,
     AutoProxy,
     BarrierProxy,
     BaseProxy,
-    ConditionProxy,
     DictProxy,
     EventProxy,
     ListProxy,
@@ -20,10 +24,12 @@ from multiprocessing.managers import (
     Token,
     ValueProxy,
 )
+from multiprocessing.util import get_temp_dir
 from typing import Any
 
 from nbparallel.multiprocessing import context
-from nbparallel.multiprocessing.connection import Client, Listener
+from nbparallel.multiprocessing.connection import Listener
+from nbparallel.multiprocessing.proxies import AcquirerProxy, ConditionProxy, QueueProxy, client
 from nbparallel.pool import Pool
 
 __all__ = [
@@ -40,6 +46,7 @@ __all__ = [
     "Namespace",
     "NamespaceProxy",
     "PoolProxy",
+    "QueueProxy",
     "RemoteError",
     "SharedMemoryManager",
     "SyncManager",
@@ -60,11 +67,13 @@ def _serializer() -> _Serializer:
 
 
 SERIALIZER = _Serializer("nbparallel")
-standard.listener_client[SERIALIZER] = (Listener, Client)
+standard.listener_client[SERIALIZER] = (Listener, client)
 
 
 class BaseManager(standard.BaseManager):
     """Holds objects in a server process, for proxies in others; `register` adds kinds of them."""
+
+    _address: Any
 
     def __init__(
         self,
@@ -77,12 +86,29 @@ class BaseManager(standard.BaseManager):
     ) -> None:
         super().__init__(address, authkey, serializer, ctx or context.default, shutdown_timeout=shutdown_timeout)
 
+    def start(self, initializer: Callable[..., Any] | None = None, initargs: Any = ()) -> None:
+        """Start the server process.
+
+        Args:
+            initializer: what it calls first.
+            initargs: the arguments of that.
+        """
+        if self._address is None and sys.platform != "win32":
+            # In this process's own folder, which is removed with it: the server's may be killed before it could.
+            self._address = os.path.join(get_temp_dir(), f"listener-{next(tempfile._get_candidate_names())}")
+        super().start(initializer, initargs)
+
 
 class SyncManager(BaseManager, standard.SyncManager):
     """Holds lists, dictionaries, queues, locks and the like."""
 
 
 SyncManager.register("Pool", Pool, PoolProxy)
+for _name in ("Queue", "JoinableQueue"):
+    SyncManager.register(_name, queue.Queue, QueueProxy)
+for _name in ("Lock", "RLock", "Semaphore", "BoundedSemaphore"):
+    SyncManager.register(_name, getattr(threading, _name), AcquirerProxy)
+SyncManager.register("Condition", threading.Condition, ConditionProxy)
 
 
 class SharedMemoryManager(BaseManager, standard.SharedMemoryManager):
