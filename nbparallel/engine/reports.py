@@ -50,10 +50,19 @@ def take_up_logging(logging: ModuleType) -> None:
             each = each.parent if each.propagate else None
         reporter.handle(record)
 
+    basic_config = logging.basicConfig
+
+    @functools.wraps(basic_config)
+    def configure(**options: Any) -> None:
+        # `logging.info` and the like give a root without handlers one of their own. Here it has the notebook's.
+        if sys._getframe(1).f_globals is not vars(logging):
+            basic_config(**options)
+
     for logger in (logging.root, *logging.root.manager.loggerDict.values()):
         if isinstance(logger, logging.Logger):  # else a placeholder
             logger.handlers.clear()
     logging.Logger.callHandlers = call_handlers_or_report
+    logging.basicConfig = configure  # type: ignore[attr-defined]
     habits.apply_levels(logging)
 
 

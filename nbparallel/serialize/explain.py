@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 #: The deepest path that is searched; beyond it the message names the last object reached.
 MAX_DEPTH = 12
 
+_SHARED = (
+    "make queues, locks and values with nbparallel.multiprocessing, and make them arguments of a process, a pool or a "
+    "map; within a message or a manager's objects, use a Manager()'s"
+)
 _MENDS = {
     "sqlite3": "open the connection inside the function, or pass the path of the database",
     "psycopg": "open the connection inside the function",
@@ -37,7 +41,7 @@ _MENDS = {
     "IPython": "get_ipython() and the shell live in the notebook's process: leave them out of the function",
     "ipykernel": "the kernel's own objects stay in the notebook's process: leave them out of the function",
     "zmq": "open the socket inside the function",
-    "multiprocessing": "queues, locks and values of multiprocessing only reach its own processes: use a Manager()'s",
+    "multiprocessing": _SHARED,
     "nbparallel": "pools, executors and runs live in the notebook's process: leave them out of the function",
     "asyncio": "event loops and their tasks stay in their process: start the loop inside the function",
     "generator": "turn the generator into a list first, or make it inside the function",
@@ -167,6 +171,8 @@ def _mend(culprit: Any) -> str:
         return _MENDS[kind.__name__]
     if isinstance(culprit, types.MethodType):
         return _mend(culprit.__self__)
+    if kind.__module__.startswith("nbparallel.multiprocessing"):
+        return _SHARED
     for cls in kind.__mro__:
         mend = _MENDS.get(cls.__module__.partition(".")[0])
         if mend:
