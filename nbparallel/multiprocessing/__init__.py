@@ -5,8 +5,8 @@ functions of a cell under each start method, without a guard, and what it prints
 managers carry instances of a cell's classes; locks, values and arrays may be arguments, globals, or ``initargs``.
 
 `context` has the functions below; `process`, `popen`, `keeper` and `child` are how a process lives; `connection`,
-`queues`, `managers`, `proxies` and `messages` what goes between them; `synchronize` makes locks without a name; `shown` is what is
-seen of a process, `tracker` the one helper that all share. The rest is the standard module's own.
+`queues`, `managers`, `proxies` and `messages` what goes between them; `synchronize` makes locks without a name; `shown`
+is what is seen of a process, `tracker` the one helper that all share. The rest is the standard module's own.
 """
 
 from __future__ import annotations
