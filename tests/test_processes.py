@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from kernels import CELL_TIMEOUT, Kernel, kernel
+
+from nbparallel import multiprocessing
 
 __all__ = ["kernel"]
 
@@ -250,3 +254,31 @@ def gone(witnesses: Iterator[Path]) -> bool:
     """Return whether the processes that left these files are gone, within the patience of a backstop."""
     found = [psutil.Process(pid) for path in witnesses if psutil.pid_exists(pid := int(path.name.split()[1]))]
     return not psutil.wait_procs(found, timeout=CELL_TIMEOUT)[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a queue waits otherwise there")
+@pytest.mark.parametrize("kind", ["Queue", "JoinableQueue", "SimpleQueue"])
+def test_an_interrupt_of_a_queue_leaves_its_lock_free_and_its_messages_whole(kind: str) -> None:
+    queue = getattr(multiprocessing, kind)()
+    lock = queue._rlock
+
+    class Interrupting:
+        """In the very moment in which the lock was taken."""
+
+        release = lock.release
+
+        def acquire(self, *args: float) -> bool:
+            taken = bool(lock.acquire(*args))
+            signal.raise_signal(signal.SIGINT)
+            return taken
+
+    queue._rlock = Interrupting()
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            queue.get()
+    queue._rlock = lock
+    queue.put("kept")
+    assert queue.get() == "kept"
+    queue.close()
+    if kind != "SimpleQueue":
+        queue.join_thread()

@@ -6,14 +6,53 @@ standard queue's own thread then pickles bytes, which costs a copy.
 
 from __future__ import annotations
 
+import math
+import pickle
+import select
+import time
 from multiprocessing import queues as standard
 from multiprocessing.queues import Empty, Full
 from typing import Any
 
+from nbparallel.interrupts import WAIT_SECONDS, deferred
 from nbparallel.multiprocessing.messages import dumps, loads
 from nbparallel.tracebacks import hidden
 
+_HAS_POLL = hasattr(select, "poll")  # Windows waits otherwise
+
 __all__ = ["Empty", "Full", "JoinableQueue", "Queue", "SimpleQueue"]
+
+
+def _receive(queue: Any, reader: Any, timeout: float | None) -> bytes:
+    """Return the next message of a queue; an interrupt neither cuts one in two nor leaves the lock taken.
+
+    Raises:
+        queue.Empty: there is none in time.
+    """
+    limit = None if timeout is None else time.monotonic() + max(0.0, timeout)
+
+    def left() -> float | None:
+        return None if limit is None else max(0.0, limit - time.monotonic())
+
+    with deferred:
+        while True:
+            rest = left()
+            if queue._rlock.acquire(True, WAIT_SECONDS if rest is None else min(rest, WAIT_SECONDS)):
+                break
+            deferred.check()
+            if rest == 0:
+                raise Empty
+        try:
+            ready = select.poll()
+            ready.register(reader, select.POLLIN)
+            if not ready.poll(0):
+                rest = left()
+                with deferred.lifted():
+                    if not ready.poll(None if rest is None else math.ceil(rest * 1000)):
+                        raise Empty
+            return reader.recv_bytes()  # type: ignore[no-any-return]
+        finally:
+            queue._rlock.release()
 
 
 class _Carrying:
@@ -47,7 +86,11 @@ class _Carrying:
             ValueError: the queue is closed.
         """
         with hidden:
-            return loads(super().get(block, timeout))
+            if not block or not _HAS_POLL or self._closed:
+                return loads(super().get(block, timeout))
+            data = _receive(self, self._reader, timeout)
+            self._sem.release()
+            return loads(pickle.loads(data))
 
 
 class Queue(_Carrying, standard.Queue):  # type: ignore[type-arg]
@@ -73,4 +116,4 @@ class SimpleQueue(standard.SimpleQueue):  # type: ignore[type-arg]
     def get(self) -> Any:
         """Return the next object, once there is one."""
         with hidden:
-            return loads(super().get())
+            return loads(pickle.loads(_receive(self, self._reader, None)) if _HAS_POLL else super().get())
