@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -13,12 +15,17 @@ import pytest
 from kernels import CELL_TIMEOUT, METHODS, Kernel
 
 
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """Make a folder whose name is short: the path of a socket may have a hundred characters."""
+    with tempfile.TemporaryDirectory(prefix="ends-", dir="/tmp" if os.name == "posix" else None) as folder:
+        yield Path(folder)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["kill", "kill the kernel alone", "shutdown", "restart"])
 @pytest.mark.parametrize("method", METHODS)
-def test_no_process_and_no_name_outlives_the_kernel(method: str, end: str, tmp_path: Path) -> None:
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
+def test_no_process_and_no_name_outlives_the_kernel(method: str, end: str, tmp_path: Path, temporary: Path) -> None:
     with Kernel({"START_METHOD": method, "TMPDIR": str(temporary)}, tmp_path) as kernel:
         output = kernel.run(f"""
             import os, time
