@@ -64,7 +64,7 @@ def main(repeats: int) -> None:
 def measure(client: Any, shown: bool) -> tuple[float, float, int]:
     """Return how long a map took, the processor time that it used, both in seconds, and how often its bar moved."""
     messages = run(client, MEASURE.format(shown=shown))
-    (text,) = (message["content"]["text"] for message in messages if message["msg_type"] == "stream")
+    text = "".join(message["content"]["text"] for message in messages if message["msg_type"] == "stream")
     moves = sum("value" in message["content"]["data"].get("state", {}) for message in messages if is_update(message))
     seconds, used = map(float, text.split())
     return seconds, used, moves
