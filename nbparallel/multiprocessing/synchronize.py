@@ -22,9 +22,17 @@ from typing import Any
 
 __all__ = ["SHARING", "Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore"]
 
+
+def _is_glibc() -> bool:
+    try:
+        return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
+    except (ValueError, OSError):  # musl
+        return False
+
+
 # Where C's own semaphores may lie in any shared memory, and closing one that was not opened by name does no harm: glibc
 # refuses it (sem_close.c: EINVAL), musl does not look; macOS has none without a name.
-_NAMELESS = sys.platform == "linux" and hasattr(os, "memfd_create") and "CS_GNU_LIBC_VERSION" in os.confstr_names
+_NAMELESS = sys.platform == "linux" and hasattr(os, "memfd_create") and _is_glibc()
 #: A semaphore takes 32 bytes (glibc's sem_t); one to a cache line, as processes on several cores use them.
 _SLOT_BYTES = 64
 _SLOTS = 64
