@@ -1,8 +1,9 @@
 """What users meet, in each place where they meet it: the cells of `tests/cells`, as they are.
 
-Each file is run in real kernels (whose ``__main__`` has no file, or has one that must never be run again) cell by
-cell, and as a plain script without a guard, from a file and from standard input; under each start method. Where main
-has a file in a kernel, the files take turns with the methods; with ``--storm 2`` each runs under all.
+Each file is run in a real kernel (whose ``__main__`` has no file), cell by cell, under each start method; and in one
+whose ``__main__`` has a file that must never be run again, as a plain script without a guard, and from standard input.
+In these three places the files take turns with the methods, so that each meets all; with ``--storm 2`` each runs under
+all.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def read(file: Path) -> list[Behaviour]:
     return found
 
 
+NUMBERED = pytest.mark.parametrize("number", range(len(FILES)), ids=lambda number: FILES[number].stem)
 BEHAVIOURS = [behaviour for file in FILES for behaviour in read(file)]
 
 
@@ -74,9 +76,9 @@ def test_in_a_kernel(notebook: tuple[Kernel, set[Path]], behaviour: Behaviour) -
     run_cells(kernel, behaviour)
 
 
-@pytest.mark.parametrize("number", range(len(FILES)), ids=lambda number: FILES[number].stem)
+@NUMBERED
 def test_in_a_kernel_where_main_has_a_file(number: int, storm: int, tmp_path: Path) -> None:
-    for method in METHODS if storm > 1 else [METHODS[number % len(METHODS)]]:
+    for method in in_turn(number, 0, storm):
         with Kernel({"START_METHOD": method}, tmp_path) as kernel:
             script, witness = tmp_path / "interactive.py", tmp_path / "was_run"
             script.write_text(f"open({str(witness)!r}, 'w').close()\nraise SystemExit('it was run')\n")
@@ -94,15 +96,22 @@ def run_cells(kernel: Kernel, behaviour: Behaviour) -> None:
         assert lines(output.stdout, output.stderr) == shown_by(cell)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_as_a_script_without_a_guard(file: Path, start_method: str) -> None:
-    run_script([str(file)], start_method, shown=shown_by(file.read_text()))
+def in_turn(number: int, place: int, storm: int) -> list[str]:
+    """Return the methods under which a file is run in one of these places: by default one, in each place another."""
+    return METHODS if storm > 1 else [METHODS[(number + place) % len(METHODS)]]
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_from_standard_input(file: Path) -> None:
-    source = file.read_text()
-    run_script(["-"], METHODS[0], source, shown=shown_by(source))
+@NUMBERED
+def test_as_a_script_without_a_guard(number: int, storm: int) -> None:
+    for method in in_turn(number, 1, storm):
+        run_script([str(FILES[number])], method, shown=shown_by(FILES[number].read_text()))
+
+
+@NUMBERED
+def test_from_standard_input(number: int, storm: int) -> None:
+    source = FILES[number].read_text()
+    for method in in_turn(number, 2, storm):
+        run_script(["-"], method, source, shown=shown_by(source))
 
 
 def run_script(
