@@ -148,11 +148,14 @@ def test_stop_ends_those_that_run_and_the_next_works(kernel: Kernel) -> None:
     assert gone(kernel.folder.glob("burns *"))
     assert output.stderr == ""
     output = kernel.run("""
-        print([each.exitcode for each in burning])
+        import sys
+        # Where Python heeds no signal, it is the signal's own end.
+        deaf = nbparallel.configure().start_method == "fork" and sys.version_info >= (3, 13)
+        print([each.exitcode for each in burning] == [-2 if deaf else 1] * 2)
         after = Process(target=print, args=("works",))
         after.start(); after.join()
     """)
-    assert output.stdout == "[1, 1]\nworks\n"
+    assert output.stdout == "True\nworks\n"
 
 
 @pytest.mark.slow
@@ -203,6 +206,8 @@ def test_stop_leaves_a_managers_objects_in_order(kernel: Kernel) -> None:
         assert output.error.name == "KeyboardInterrupt", waiting
     assert gone(kernel.folder.glob("takes *"))
     output = kernel.run("""
+        # As where Stop comes after the question was sent, and before its answer is waited for.
+        slow._tls.connection.send((slow._id, "think", (0,), {}))
         print(slow.answer(), event.is_set(), full.get(), full.empty())
         lock.release()
         print(lock.acquire(timeout=20), condition.acquire(timeout=20))

@@ -29,7 +29,7 @@ def live(channel: Channel, segments: list[bytearray], descriptors: list[int]) ->
         method, process = "fork", keeper.take_heir()
     context.default.inherit(method)
     channel.send(("begun",))
-    sys.exit(run(process, _parent_sentinel(channel)))
+    sys.exit(run(process, method, _parent_sentinel(channel)))
 
 
 def _load(segments: list[bytearray], descriptors: list[int]) -> Any:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import multiprocessing.process as standard
 import signal
+import sys
+from multiprocessing import util
 from typing import Any
 
 from nbparallel.engine import relay
@@ -85,8 +87,14 @@ class ForkServerProcess(Process):
     _start_method = "forkserver"
 
 
-def run(process: Process, parent_sentinel: int) -> int:
-    """Run a process that was started, in the child; return its exit code."""
+def run(process: Process, method: str, parent_sentinel: int) -> int:
+    """Run a process that was started, in the child; return its exit code.
+
+    Args:
+        process: what was started.
+        method: how.
+        parent_sentinel: becomes ready when the parent ends.
+    """
     target = process.run
 
     def show_error() -> None:
@@ -101,5 +109,9 @@ def run(process: Process, parent_sentinel: int) -> int:
     relay.run = relay.task = 0  # bars are those of a task; it has but one
     relay.name = process.name
     process.run = show_error  # type: ignore[method-assign]
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    return int(process._bootstrap(parent_sentinel))
+    # Python 3.13 heeds no signal in a loop of its own where a thread has forked: there Stop ends it outright.
+    deaf = method == "fork" and sys.version_info >= (3, 13)
+    signal.signal(signal.SIGINT, signal.SIG_DFL if deaf else signal.default_int_handler)
+    code = int(process._bootstrap(parent_sentinel))
+    util._exit_function()  # from 3.13 on it is left to `atexit`, from which a fork has taken the notebook's
+    return code

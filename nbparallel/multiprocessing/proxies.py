@@ -33,21 +33,32 @@ class _Line(_Base):
     """A proxy's connection.
 
     Interrupted before the answer has come, it is begun anew: that answer would be taken for the one to the next
-    question.
+    question. So it is, at the next question, where the interrupt came anywhere between the two calls.
     """
 
     _address: Any
     _authkey: bytes | None
+    _awaits = False  # an answer
+
+    def send(self, obj: Any) -> None:
+        """Ask."""
+        with hidden:
+            if self._awaits:
+                self._begin_anew()
+            self._awaits = True
+            super().send(obj)
 
     def recv(self) -> Any:
         """Return the next answer."""
         with hidden:
             try:
-                return super().recv()
+                answer = super().recv()
             except KeyboardInterrupt:
                 with deferred, contextlib.suppress(OSError, EOFError):  # the manager has ended: the next call says so
                     self._begin_anew()
                 raise
+            self._awaits = False
+            return answer
 
     def _begin_anew(self) -> None:
         self.close()
@@ -55,6 +66,7 @@ class _Line(_Base):
         name = f"{current_process().name}|{threading.current_thread().name}"
         managers.dispatch(fresh, None, "accept_connection", (name,))
         self._handle, fresh._handle = fresh._handle, None
+        self._awaits = False
 
 
 def client(address: Any, family: str | None = None, authkey: bytes | None = None) -> Any:
