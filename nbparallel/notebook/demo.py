@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import nbformat
 from jinja2 import DictLoader
@@ -72,22 +72,36 @@ def play(source: Path, folder: Path) -> Played:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    problems = []
+    with tempfile.TemporaryFile() as log:
+        problems = _execute(notebook, folder, log)
+    answers = 0
+    if not problems:
+        answers, problems = check_answers(notebook)
+    return Played(_save(notebook, folder / source.name), problems, answers)
+
+
+def _execute(notebook: NotebookNode, folder: Path, log: IO[bytes]) -> list[str]:
+    """Execute a notebook in place; return what went wrong, in words.
+
+    Args:
+        notebook: gets its outputs.
+        folder: the kernel works in it.
+        log: what the kernel's own process says, which is shown if it dies: as it ends, it may complain for no reason.
+    """
     try:
         # ZeroMQ's sockets need a loop that can watch them; the default one of Windows can't.
         with (
             tempfile.TemporaryDirectory(prefix="nbparallel-") as sockets,
             asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner,
         ):
-            runner.run(_Player(notebook, folder, sockets).async_execute())
+            runner.run(_Player(notebook, folder, sockets, log).async_execute())
     except CellExecutionError as error:
-        problems.append(f"a cell raised {error.ename}: {error.evalue}")
+        return [f"a cell raised {error.ename}: {error.evalue}"]
     except (CellTimeoutError, DeadKernelError, RuntimeError) as error:
-        problems.append(str(error).strip().partition("\n")[0])
-    answers = 0
-    if not problems:
-        answers, problems = check_answers(notebook)
-    return Played(_save(notebook, folder / source.name), problems, answers)
+        log.seek(0)
+        sys.stderr.write(log.read().decode(errors="replace"))
+        return [str(error).strip().partition("\n")[0]]
+    return []
 
 
 def check_answers(notebook: NotebookNode) -> tuple[int, list[str]]:
@@ -123,9 +137,11 @@ class _Player(NotebookClient):
         notebook: gets its outputs.
         folder: the kernel works in it.
         sockets: a private folder.
+        log: where the kernel's process writes what it has to say itself.
     """
 
-    def __init__(self, notebook: NotebookNode, folder: Path, sockets: str) -> None:
+    def __init__(self, notebook: NotebookNode, folder: Path, sockets: str, log: IO[bytes]) -> None:
+        self._log = log
         manager = AsyncKernelManager(
             kernel_spec_manager=_ThisInterpreter(),
             connection_file=str(Path(sockets, "kernel.json")),
@@ -147,7 +163,7 @@ class _Player(NotebookClient):
         # nbclient's own would take over Ctrl-C, and wait for a cell whose kernel it has stopped. Left alone, asyncio
         # cancels the execution, and the kernel is stopped on the way out; the workers go with it.
         try:
-            await self.async_start_new_kernel(**kwargs)
+            await self.async_start_new_kernel(**kwargs, stderr=self._log)
             await self.async_start_new_kernel_client()
             yield
         except DeadKernelError:

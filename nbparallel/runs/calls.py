@@ -5,7 +5,6 @@ One `Calls` per executor or pool is a run without an end, to which each call add
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import dataclasses
 import itertools
@@ -51,9 +50,11 @@ class TaskFuture(Future[Any]):
 
     def _wait(self, timeout: float | None) -> None:
         limit = math.inf if timeout is None else time.monotonic() + timeout
+        # Not by `exception(timeout)`: an interrupt that comes as that raises would have a TimeoutError as its context.
         while not self.done() and (left := limit - time.monotonic()) > 0:
-            with contextlib.suppress(TimeoutError, CancelledError):
-                super().exception(min(left, WAIT_SECONDS))
+            with self._condition:
+                if not self.done():
+                    self._condition.wait(min(left, WAIT_SECONDS))
 
 
 class _Call:
