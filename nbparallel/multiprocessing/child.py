@@ -20,8 +20,8 @@ def live(channel: Channel, segments: list[bytearray], descriptors: list[int]) ->
     """Be the process that was sent, or that this one was forked with; it ends by an exit."""
     from nbparallel.multiprocessing.process import run
 
+    tracker.share(channel)
     if segments:
-        tracker.share(channel)
         method, process = _load(segments, descriptors)
     else:
         from nbparallel.multiprocessing import keeper  # it has it imported; others would wait for that

@@ -33,7 +33,7 @@ def descriptor() -> Descriptors:
 
 
 def share(channel: Channel) -> None:
-    """Have this process ask its parent for the tracker when it first needs it.
+    """Have this process ask its parent for the tracker when it first needs it; a fork may have inherited it.
 
     Args:
         channel: the connection, on which nothing else arrives.
@@ -54,7 +54,7 @@ def keep_apart() -> None:
 
 
 def _provide(get: Callable[[], None]) -> None:
-    """Have the tracker's descriptor got by a function when it is first needed."""
+    """Have the tracker's descriptor got by a function, in place of an earlier one, when it is first needed."""
     lock = threading.Lock()
 
     def providing(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -68,7 +68,8 @@ def _provide(get: Callable[[], None]) -> None:
 
     # Each of them starts it, by itself or by another one, as versions of Python differ.
     for name in ("ensure_running", "getfd", "_send"):
-        setattr(_tracker, name, providing(getattr(_tracker, name)))
+        method = getattr(resource_tracker.ResourceTracker, name)
+        setattr(_tracker, name, providing(method.__get__(_tracker)))
     for name in ("ensure_running", "getfd"):
         setattr(resource_tracker, name, getattr(_tracker, name))
 

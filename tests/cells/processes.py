@@ -320,13 +320,17 @@ def make(conn):
     block = SharedMemory(create=True, size=10)
     block.buf[0] = 7
     block.close()
-    conn.send(block.name)
+    conn.send((block.name, resource_tracker._resource_tracker._pid))
 
+
+from multiprocessing import resource_tracker
 
 ours, theirs = multiprocessing.Pipe()
 assert finished(Process(target=make, args=(theirs,)), Process(target=make, args=(theirs,))) == [0, 0]
 for _ in range(2):
-    block = multiprocessing.shared_memory.SharedMemory(ours.recv())
+    name, helper = ours.recv()
+    assert helper in (None, resource_tracker._resource_tracker._pid)  # one of its own would remove the name with it
+    block = multiprocessing.shared_memory.SharedMemory(name)
     assert block.buf[0] == 7
     block.close()
     block.unlink()
