@@ -26,7 +26,6 @@ from nbparallel.engine.times import CutShort, Ledger
 from nbparallel.engine.work import Failure, Said, Work, how_it_ended
 from nbparallel.errors import SerializationError
 from nbparallel.serialize import Data, Unit, attempt, dumps_data, explain, is_alive, name_of, unit_of
-from nbparallel.serialize.handover import Descriptors
 
 # A line that is longer is handed on in pieces.
 _LINE_CHARACTERS = 65536
@@ -150,10 +149,6 @@ class Connection:
         """Have the worker be something else from now on, by what a module's `live` does."""
         self.put_units(data.units)
         self._writer.put(wire.encode(("live", module, len(data.descriptors)), data.segments), data.descriptors)
-
-    def put_tracker(self, descriptors: Descriptors) -> None:
-        """Send the descriptor of the standard module's resource tracker, for which it has asked."""
-        self._writer.put(wire.encode(("tracker", len(descriptors))), descriptors)
 
     def put_exit(self) -> None:
         self._writer.put(wire.encode(("exit",)))

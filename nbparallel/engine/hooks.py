@@ -1,4 +1,4 @@
-"""Where a worker's logging, warnings, displays and bars are taken up, as the modules that make them arrive.
+"""Where a worker's logging, warnings, displays, bars and names are taken up, as the modules that make them arrive.
 
 Called by `worker` as it starts, which costs it no import; what is then done is in `reports` and `inner`, imported when
 the first such module is.
@@ -24,6 +24,7 @@ _HOOKS = {
     "logging": ("reports", "take_up_logging"),
     "IPython.core.display_functions": ("reports", "take_up_display"),
     "matplotlib.pyplot": ("reports", "take_up_figures"),
+    "multiprocessing.resource_tracker": ("reports", "take_up_names"),
     "tqdm.std": ("inner", "take_up_tqdm"),
     "tqdm.notebook": ("inner", "take_up_notebook_tqdm"),
 }

@@ -1,6 +1,6 @@
 """Who is to be ended, and when: workers that were told to stop, and tasks that run over their time.
 
-It keeps times and decides; `manager` looks at it whenever it wakes, and ends the workers.
+It keeps times, decides, and ends them; `manager` has it look whenever it wakes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from nbparallel.engine.connection import Connection
 
 #: How long a worker may take to react to an interrupt before it is ended, in seconds.
 STOP_SECONDS = 0.25
+#: How often, in seconds, workers are looked at that are to end, where their end can't be waited for.
+LOOK_SECONDS = 0.2
 # A worker between two tasks is looked at again after so many seconds.
 _AGAIN_SECONDS = 0.02
 
@@ -37,6 +39,7 @@ class Limits:
     def __init__(self) -> None:
         self._stops: dict[int, tuple[float, int]] = {}
         self._timeouts: dict[int, float] = {}
+        self._verdicts: dict[int, Verdict] = {}  # by process id
 
     def limit(self, run: int, seconds: float | None) -> None:
         """A run begins whose tasks have a time limit, if `seconds` says so."""
@@ -56,11 +59,29 @@ class Limits:
         if worker in self._stops and self._stops[worker][1] == chunk:
             del self._stops[worker]
 
-    def gone(self, worker: int) -> None:
-        """A worker has ended."""
-        self._stops.pop(worker, None)
+    def gone(self, worker: Connection) -> None:
+        """A worker has ended, and all have been told why."""
+        self._stops.pop(worker.number, None)
+        self._verdicts.pop(worker.process.pid, None)
 
-    def look(
+    def verdict(self, pid: int) -> Verdict | None:
+        """Return why a worker is being ended; `None` if it is not."""
+        return self._verdicts.get(pid)
+
+    def end_those_over(self, workers: Iterable[tuple[Connection, Chunk | None]]) -> float | None:
+        """End the workers that are to be ended now; return how long to wait at most until the next look, in seconds.
+
+        Args:
+            workers: all of them, with the chunk that each is thought to be at.
+        """
+        over, wait = self._look(workers)
+        for worker, verdict in over:
+            if worker.process.pid not in self._verdicts:
+                self._verdicts[worker.process.pid] = verdict
+                worker.process.kill()
+        return LOOK_SECONDS if over and (wait is None or wait > LOOK_SECONDS) else wait
+
+    def _look(
         self, workers: Iterable[tuple[Connection, Chunk | None]]
     ) -> tuple[list[tuple[Connection, Verdict]], float | None]:
         """Return which workers are to be ended now, and after how many seconds to look again.

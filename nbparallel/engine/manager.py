@@ -24,7 +24,7 @@ from typing import Any
 from nbparallel import interrupts
 from nbparallel.engine import actions, environment, scheduler
 from nbparallel.engine.connection import Connection, Initializer, hear, input_failure
-from nbparallel.engine.limits import Limits, Verdict
+from nbparallel.engine.limits import LOOK_SECONDS, Limits
 from nbparallel.engine.memory import Guard
 from nbparallel.engine.outcomes import Report, load
 from nbparallel.engine.process import WorkerProcess, prepare
@@ -38,8 +38,6 @@ from nbparallel.serialize import Unit, dumps_data
 
 #: How long a worker may take to end, in seconds: after it was told to, or after its connection ended.
 EXIT_GRACE = 2.0
-# How often, in seconds, workers are looked at where their end can't be waited for (no process descriptors).
-_LOOK_SECONDS = 0.2
 # For so long, in seconds, messages are gathered, to be acted on together.
 _PIECE_SECONDS = 0.005
 
@@ -81,7 +79,6 @@ class Engine:
         self._unsent: set[Connection] = set()
         self._restless = False  # whether some worker must be looked at from time to time
         self._limits = Limits()
-        self._verdicts: dict[int, Verdict] = {}  # by process id: why a worker is being ended
         self._guard = Guard()
         self._closing = False
         self._no_start: Failure | None = None
@@ -194,7 +191,7 @@ class Engine:
                 self._works[run].hungry(count)
                 self._lock.touch(self._works[run])
             case actions.Crashed(run, index, pid, code):
-                verdict = self._verdicts.pop(pid, None)
+                verdict = self._limits.verdict(pid)
                 limit = None if verdict is None else verdict.limit
                 failure = Failure(None, "WorkerCrashed", "", pid=pid, exitcode=code, crashed=True, limit=limit)
                 failure.memory = self._guard.last_known(pid)
@@ -340,13 +337,9 @@ class Engine:
 
     def _end_those_over_their_limits(self) -> float | None:
         """End workers that are to be; return how long to wait at most until the next look, in seconds."""
-        over, wait = self._limits.look((worker, self._chunk_of(worker)) for worker in self._workers.values())
-        for worker, verdict in over:
-            if worker.process.pid not in self._verdicts:
-                self._verdicts[worker.process.pid] = verdict
-                worker.process.kill()
-        if over or self._restless:
-            wait = _LOOK_SECONDS if wait is None else min(wait, _LOOK_SECONDS)
+        wait = self._limits.end_those_over((worker, self._chunk_of(worker)) for worker in self._workers.values())
+        if self._restless:
+            wait = LOOK_SECONDS if wait is None else min(wait, LOOK_SECONDS)
         return wait
 
     def _look_at_memory(self) -> float | None:
@@ -449,6 +442,10 @@ class Engine:
             hear(details, segments, functools.partial(worker.say, work))
             if work is not None:
                 self._lock.touch(work)
+        elif kind == "name":
+            from nbparallel.engine import resource_tracker  # few workers make names
+
+            resource_tracker.tell(*details)
         elif kind == "done":
             self._on_report(worker, details[0])
         elif kind == "unloadable":
@@ -486,14 +483,13 @@ class Engine:
         if cut is not None and cut.run in self._works:
             self._works[cut.run].timed(cut.index, 1, cut.times)
         del self._workers[worker.number]
-        self._limits.gone(worker.number)
         worker.close(self._selector)
         self._guard.ended(process.pid, process.peak)
-        verdict = self._verdicts.get(process.pid)
+        verdict = self._limits.verdict(process.pid)
         if worker.number in self._scheduler.workers:  # otherwise it was told to go
             # Ended for not reacting to an interrupt, or too late for the task that was over its limit.
             if verdict is not None and (verdict.limit is None or verdict.running != at["running"]):
                 self._scheduler.aborted(worker.number)
             self._perform(self._scheduler.lost(worker.number, **at, pid=process.pid, exitcode=code))
-        self._verdicts.pop(process.pid, None)
+        self._limits.gone(worker)
         self._guard.gone(process.pid)

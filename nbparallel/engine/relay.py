@@ -230,6 +230,14 @@ def report(kind: str, text: str, segments: Sequence[Buffer], *, once: bool = Fal
         (sys.stdout if kind == "display" else sys.stderr).write(text)
 
 
+def tell(header: tuple[Any, ...]) -> bool:
+    """Send the parent what is no output; return False in a child that a task has forked, which has none."""
+    if _channel is None:
+        return False
+    _channel.send(header)
+    return True
+
+
 def is_ours(file: Any) -> bool:
     """Return whether it is a standard stream of this worker, also one that is wrapped to be equal to it."""
     return any(file == stream for stream in _streams)

@@ -1,7 +1,7 @@
-"""What a worker reports beside the text that it writes: log records, warnings, displays and figures.
+"""What a worker reports beside the text that it writes: log records, warnings, displays, figures and names.
 
-Each goes to the notebook as what it is, with its text for those who only keep that. Imported in a worker by `hooks`,
-when the first of them is possible.
+Each goes to the notebook as what it is, with its text, if it has one, for those who only keep that. Imported in a
+worker by `hooks`, when the first of them is possible.
 """
 
 from __future__ import annotations
@@ -233,3 +233,21 @@ def _png(figure: Any) -> bytes:
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi="figure", bbox_inches="tight", facecolor=figure.get_facecolor())
     return data.getvalue()
+
+
+# ---- names of shared memory ----
+
+
+def take_up_names(resource_tracker: ModuleType) -> None:
+    """Have the names that this process makes and removes kept by the notebook's resource tracker.
+
+    One of this process's own would remove a name with it, though others use what it is the name of.
+    """
+    tracker = resource_tracker._resource_tracker
+    send = resource_tracker.ResourceTracker._send
+
+    def tell(command: str, name: str, kind: str) -> None:
+        if not relay.tell(("name", command, name, kind)):
+            send(tracker, command, name, kind)
+
+    tracker._send = tell

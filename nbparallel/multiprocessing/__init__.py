@@ -6,7 +6,7 @@ managers carry instances of a cell's classes; locks, values and arrays may be ar
 
 `context` has the functions below; `process`, `popen`, `keeper` and `child` are how a process lives; `connection`,
 `queues`, `managers`, `proxies` and `messages` what goes between them; `synchronize` makes locks without a name; `shown`
-is what is seen of a process, `tracker` the one helper that all share. The rest is the standard module's own.
+is what is seen of a process. The rest is the standard module's own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from multiprocessing import (
 )
 from typing import Any
 
-from nbparallel.multiprocessing import context, tracker
+from nbparallel.engine import resource_tracker
+from nbparallel.multiprocessing import context
 from nbparallel.multiprocessing.process import Process
 
 __all__ = [
@@ -64,7 +65,7 @@ __all__ = [
     "set_start_method",
 ]
 
-tracker.keep_apart()
+resource_tracker.keep_apart()
 
 _default: Any = context.default
 

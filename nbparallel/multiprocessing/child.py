@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from nbparallel.engine import relay
 from nbparallel.engine.wire import Channel
-from nbparallel.multiprocessing import context, tracker
+from nbparallel.multiprocessing import context
 from nbparallel.serialize import loads
 from nbparallel.tracebacks import in_words
 
@@ -20,7 +20,6 @@ def live(channel: Channel, segments: list[bytearray], descriptors: list[int]) ->
     """Be the process that was sent, or that this one was forked with; it ends by an exit."""
     from nbparallel.multiprocessing.process import run
 
-    tracker.share(channel)
     if segments:
         method, process = _load(segments, descriptors)
     else:

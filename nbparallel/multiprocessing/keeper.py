@@ -20,13 +20,12 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from nbparallel.engine import environment
+from nbparallel.engine import environment, resource_tracker
 from nbparallel.engine.connection import Connection, hear
 from nbparallel.engine.process import WorkerProcess, prepare
 from nbparallel.engine.waker import Waker
 from nbparallel.engine.wire import Message
 from nbparallel.interrupts import WAIT_SECONDS
-from nbparallel.multiprocessing import tracker
 from nbparallel.progress.board import BEAT_SECONDS
 from nbparallel.serialize import Data
 
@@ -211,10 +210,8 @@ class _Keeper:
                 hear(details, segments, functools.partial(connection.say, popen.output.as_work))
             elif kind == "begun":
                 popen.begun()
-            elif kind == "tracker":
-                with self._lock:
-                    connection.put_tracker(tracker.descriptor())
-                    connection.flush()
+            elif kind == "name":
+                resource_tracker.tell(*details)
 
     def _lost(self, connection: Connection) -> None:
         self._hear(connection, connection.receive_rest())

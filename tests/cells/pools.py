@@ -475,3 +475,35 @@ async def in_loop():
 
 with concurrent.futures.ThreadPoolExecutor(1) as thread:  # a notebook's own loop is running already
     assert thread.submit(asyncio.run, in_loop()).result(30) == [0, 1, 4, 9, 16]
+
+# %% shared memory outlives the workers that have made it or looked at it
+from multiprocessing import resource_tracker, shared_memory
+
+
+def make(value):
+    from multiprocessing import resource_tracker, shared_memory
+
+    block = shared_memory.SharedMemory(create=True, size=10)
+    block.buf[0] = value
+    block.close()
+    return block.name, resource_tracker._resource_tracker._fd
+
+
+def look(name):
+    from multiprocessing import resource_tracker, shared_memory
+
+    block = shared_memory.SharedMemory(name)
+    block.buf[1] = block.buf[0] + 1
+    block.close()
+    return resource_tracker._resource_tracker._fd
+
+
+with Executor(1, max_tasks_per_worker=1) as executor:
+    name, made_with = executor.submit(make, 7).result(30)
+    looked_with = executor.submit(look, name).result(30)
+block = shared_memory.SharedMemory(name)
+assert list(block.buf[:2]) == [7, 8]
+# A worker's own tracker would remove the name with the worker; a fork has its parent's.
+assert {made_with, looked_with} <= {None, resource_tracker._resource_tracker._fd}
+block.close()
+block.unlink()
