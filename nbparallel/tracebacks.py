@@ -67,7 +67,7 @@ def tidy(error: BaseException) -> None:
     """Take the package's frames out of an exception, and of those that led to it."""
     if _is_our_fault(error):
         return
-    frames = without_ours(error.__traceback__, interrupted=isinstance(error, KeyboardInterrupt))
+    frames = without_ours(error.__traceback__, interrupted=_comes_anywhere(error))
     BaseException.with_traceback(error, frames)  # past the class: it may be frozen
     seen = {id(error)}
     while True:
@@ -179,10 +179,15 @@ def _marked(trace: TracebackType | None, *, libraries: bool) -> list[tuple[Trace
     return found
 
 
+def _comes_anywhere(error: BaseException) -> bool:
+    """Return whether it is an interrupt, a cancellation, an exit, or a warning that the user's filters have raised."""
+    return not isinstance(error, Exception) or isinstance(error, Warning)
+
+
 def _is_our_fault(error: BaseException) -> bool:
     """Return whether an exception comes from inside of this package, otherwise than by a ``raise`` or an interrupt."""
     marked = _marked(error.__traceback__, libraries=True)
-    if not marked or isinstance(error, KeyboardInterrupt):
+    if not marked or _comes_anywhere(error):
         return False
     last, ours = marked[-1]
     deliberate = last.tb_frame.f_code.co_code[last.tb_lasti] == _RAISE

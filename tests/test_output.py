@@ -326,6 +326,116 @@ def test_handlers_that_a_task_makes_are_its_own(kernel: Kernel) -> None:
     assert lines.count("--- Logging error ---") == 2  # as in the cell, and the task goes on
 
 
+def test_a_workers_own_handlers_do_not_keep_records_from_the_notebooks(kernel: Kernel) -> None:
+    kernel.run("""
+        import logging
+
+        class Collect(logging.Handler):
+            found = []
+            def emit(self, record): self.found.append((record.name, record.getMessage()))
+
+        logging.basicConfig(level="WARNING", format="here: %(message)s", force=True)
+        collect = Collect()
+        logging.getLogger().addHandler(collect)
+
+        def has_its_own(x):
+            import logging, sys
+            own = logging.getLogger("has its own")
+            if not own.handlers:
+                handler = logging.StreamHandler(sys.stdout)
+                handler.setFormatter(logging.Formatter("there: %(message)s"))
+                own.addHandler(handler)
+            own.error("x is %d", x)
+
+        def configures(x):
+            import logging
+            logging.basicConfig(force=True, format="as configured: %(message)s")
+
+        def warns(x):
+            import logging
+            logging.warning("x is %d", x)
+    """)
+    output = kernel.run("pmap(has_its_own, range(2), output='ordered')")
+    assert output.stdout.splitlines() == ["there: x is 0", "there: x is 1"]
+    assert output.stderr.splitlines() == ["here: x is 0", "here: x is 1"]
+    assert kernel.run("list(last_run().output)").result == repr(["there: x is 0\n", "there: x is 1\n"])
+    assert kernel.run("collect.found").result == repr([("has its own", f"x is {x}") for x in range(2)])
+    # A handler of the same kind at the same logger has the record once: in the worker.
+    output = kernel.run("pmap(configures, range(4)); pmap(warns, range(2), output='ordered'); collect.found[2:]")
+    assert output.result == repr([("root", f"x is {x}") for x in range(2)])
+    assert sorted(output.stderr.splitlines()) in (
+        [f"{place}: x is {x}" for place, x in found]
+        for found in (
+            (("as configured", 0), ("as configured", 1)),
+            (("as configured", 0), ("here", 1)),
+            (("as configured", 1), ("here", 0)),
+        )
+    )
+    kernel.run("logging.getLogger().removeHandler(collect); nbparallel.backends.shutdown()")
+
+
+def test_a_handler_of_the_notebook_that_raises_stops_nothing(kernel: Kernel) -> None:
+    kernel.run("""
+        import logging
+
+        class Raises(logging.Handler):
+            def emit(self, record): raise RuntimeError("this handler is broken")
+
+        raises = Raises()
+        logging.getLogger("broken").addHandler(raises)
+
+        def logs(x):
+            import logging
+            logging.getLogger("broken").error("x is %d", x)
+            return x
+    """)
+    output = kernel.run("pmap(logs, range(3))")
+    assert output.result == "[0, 1, 2]"
+    assert output.stderr.count("RuntimeError: this handler is broken") == 3
+    kernel.run("logging.getLogger('broken').removeHandler(raises)")
+
+
+def test_a_line_that_was_flushed_is_kept_whole_and_survives_its_worker(kernel: Kernel) -> None:
+    kernel.run("""
+        import os
+
+        def dies(x):
+            print("step", x, end="...", flush=True)
+            os._exit(3)
+
+        def goes_on(x):
+            for step in range(3):
+                print(x, step, end=" ", flush=True)
+            print("end")
+
+        def dots(x):
+            print(".", end="", flush=True)
+    """)
+    kernel.run("pmap(dies, range(2), on_error='return', output='collect'); 0")
+    assert kernel.run("list(last_run().output)").result == repr(["step 0...", "step 1..."])
+    output = kernel.run("pmap(goes_on, range(20), chunksize=1)")
+    assert sorted(output.stdout.splitlines()) == sorted(f"{x} 0 {x} 1 {x} 2 end" for x in range(20))
+    assert kernel.run("pmap(dots, range(5)); print()").stdout == ".....\n"
+
+
+def test_a_stream_needs_no_more_than_write(kernel: Kernel) -> None:
+    output = kernel.run("""
+        import contextlib
+
+        class Bare:
+            text = ""
+            def write(self, text): self.text += text
+
+        def says(x):
+            print("x is", x)
+
+        with contextlib.redirect_stdout(Bare()) as bare:
+            pmap(says, range(2), output="ordered")
+        bare.text
+    """)
+    assert output.result == repr("x is 0\nx is 1\n")
+
+
 def test_warnings_are_shown_once_with_the_cells_line_by_the_notebooks_filters(kernel: Kernel) -> None:
     kernel.run("""
         import warnings

@@ -27,7 +27,8 @@ from typing import Any
 from nbparallel.backends.shipping import Shipping
 from nbparallel.backends.slots import SlotsBackend
 from nbparallel.engine import actions, environment, streams, worker
-from nbparallel.engine.connection import hear, input_failure
+from nbparallel.engine.connection import input_failure
+from nbparallel.engine.listener import Listener
 from nbparallel.engine.outcomes import load
 from nbparallel.engine.page import BYTES, CHUNK, STARTED, TASK, Page, skip_slot
 from nbparallel.engine.times import Ledger
@@ -113,6 +114,7 @@ class PathosBackend(Shipping, SlotsBackend):
                     return True
         with self._lock:
             self._lock.touch(work)
+            slot.listener.end()
             running, code = slot.running(chunk), slot.exitcode()
             cut = None if running is None else slot.ledger.cut_short(chunk.number, running, slot.page.words[STARTED])
             if cut is not None:
@@ -135,9 +137,7 @@ class PathosBackend(Shipping, SlotsBackend):
     def _is_last(self, number: int, slot: _Slot, work: Work, header: tuple[Any, ...], buffers: list[bytearray]) -> bool:
         """Act on a reply; return whether its chunk is over."""
         kind, *details = header
-        if kind == "said":
-            hear(details, buffers, work.write)
-        elif kind == "unloadable":
+        if kind == "unloadable":
             slot.ledger.dropped(details[0])
             self._perform(self._scheduler.split(number, details[0]))
             return True
@@ -150,6 +150,8 @@ class PathosBackend(Shipping, SlotsBackend):
                 self._perform(self._scheduler.done(number, chunk, count, times.seconds))
                 return True
             self._perform(self._scheduler.progress(number, chunk, range(first, first + count)))
+        else:
+            slot.listener.hear(header, buffers, work.write)
         return False
 
 
@@ -160,6 +162,7 @@ class _Slot:
         process: as pathos started it.
         page: shared with it where it was forked.
         ledger: what it was sent, and when.
+        listener: hears what it says.
     """
 
     # One at a time: a process must not inherit the other end of its sibling's connection, and so hide its death.
@@ -182,6 +185,7 @@ class _Slot:
                 self.process = context.Process(target=_serve, args=details, daemon=True)
                 self.process.start()
         self._channel = Channel(self._socket)
+        self.listener = Listener()
         self.ledger = Ledger(number, self.process.pid)
         if next(self.replies(), None) is None:
             self.close()

@@ -19,9 +19,9 @@ from typing import Any
 from nbparallel.engine import wire
 from nbparallel.engine.actions import Chunk
 from nbparallel.engine.environment import Environment
+from nbparallel.engine.listener import Listener
 from nbparallel.engine.page import CHUNK, INITIALIZING, INTERRUPTED, STARTED, TASK, skip_slot
 from nbparallel.engine.process import WorkerProcess
-from nbparallel.engine.relay import is_first
 from nbparallel.engine.times import CutShort, Ledger
 from nbparallel.engine.work import Failure, Said, Work, how_it_ended
 from nbparallel.errors import SerializationError
@@ -39,6 +39,7 @@ class Connection:
         process: the process.
         work: the run of the chunk that it was last sent.
         writing: whether the manager waits for room in the socket.
+        listener: hears what it says.
         ledger: what it was sent, and when.
         stop_by: when it will be killed if it has not ended (`time.monotonic`), once it was told to.
     """
@@ -49,6 +50,7 @@ class Connection:
         self.work: Work | None = None
         self._early: list[Said] = []  # output from before the first run: the initializer's
         self.writing = False
+        self.listener = Listener()
         self.ledger = Ledger(number, process.pid)
         self.stop_by: float | None = None
         self._reader = wire.Reader(process.socket)
@@ -96,6 +98,7 @@ class Connection:
             code = self.process.exitcode(grace)
         for output in self.process.outputs:
             output.settle()
+        self.listener.end()
         self.relay_outputs()
         return code
 
@@ -319,13 +322,6 @@ class Initializer:
         self.function = unit.number
         self.name = name_of(function)
         self.data = data._replace(segments=[bytes(segment) for segment in data.segments])
-
-
-def hear(details: list[Any], segments: list[bytearray], write: Callable[[int, Said], None]) -> None:
-    """Pass on what a worker's message says, unless this process has been told before."""
-    _, index, kind, text, once = details
-    if once != "process" or is_first(text):
-        write(index, Said(kind, text, segments, once == "run"))
 
 
 def input_failure(error: BaseException, item: Any, index: int) -> Failure:

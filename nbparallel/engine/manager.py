@@ -23,7 +23,7 @@ from typing import Any
 
 from nbparallel import interrupts
 from nbparallel.engine import actions, environment, scheduler
-from nbparallel.engine.connection import Connection, Initializer, hear, input_failure
+from nbparallel.engine.connection import Connection, Initializer, input_failure
 from nbparallel.engine.limits import LOOK_SECONDS, Limits
 from nbparallel.engine.memory import Guard
 from nbparallel.engine.outcomes import Report, load
@@ -437,15 +437,6 @@ class Engine:
         kind, *details = header
         if kind == "ready":
             self._perform(self._scheduler.ready(worker.number))
-        elif kind == "said":
-            work = self._works.get(details[0], worker.work)
-            hear(details, segments, functools.partial(worker.say, work))
-            if work is not None:
-                self._lock.touch(work)
-        elif kind == "name":
-            from nbparallel.engine import resource_tracker  # few workers make names
-
-            resource_tracker.tell(*details)
         elif kind == "done":
             self._on_report(worker, details[0])
         elif kind == "unloadable":
@@ -454,6 +445,11 @@ class Engine:
         elif kind == "initializer failed":
             self._no_start = details[0]
             self._no_start.message = f"the initializer failed: {self._no_start.type}: {self._no_start.message}"
+        else:
+            work = self._works.get(details[0], worker.work)
+            worker.listener.hear(header, segments, functools.partial(worker.say, work))
+            if work is not None:
+                self._lock.touch(work)
 
     def _on_report(self, worker: Connection, report: Report) -> None:
         chunk, first, count = report.chunk, report.first, len(report.values)

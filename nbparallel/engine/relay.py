@@ -42,6 +42,7 @@ class _Stream(io.TextIOBase):
         self._kind = "stdout" if number == 1 else "stderr"
         self._channel: Channel | None = channel
         self._pieces: deque[str] = deque()  # of the line that was begun
+        self._begun = False  # whether the parent has the first of it
         self._lock = threading.RLock()  # a signal handler or a finaliser may print while its thread prints
         # For code that writes bytes: straight to the descriptor.
         self.buffer = open(number, "wb", buffering=0, closefd=False)  # noqa: SIM115 - it lives as long as the stream
@@ -75,7 +76,7 @@ class _Stream(io.TextIOBase):
                     self._pieces.appendleft(rest)
                 if newline:
                     self._send(whole + newline)
-            unfinished = unfinished or bool(self._pieces)
+            unfinished = unfinished or bool(self._pieces) or self._begun
         return len(text)
 
     def _take(self) -> str:
@@ -89,18 +90,27 @@ class _Stream(io.TextIOBase):
     def end_line(self) -> None:
         """Send a line that was begun, as the task or the process ends."""
         with self._lock:
-            if text := self._take():
+            text = self._take()
+            if text or self._begun:
                 self._send(text)
 
-    def _send(self, text: str) -> None:
+    def flush(self) -> None:
+        """Bring a line that was begun to safety: the parent keeps it until it is ended, or the process is."""
+        if self._channel is not None and self._pieces:
+            with uncut, self._lock:
+                self._send(self._take(), begun=True)
+
+    def _send(self, text: str, *, begun: bool = False) -> None:
         assert self._channel is not None
+        self._begun = begun
         await_reader()
-        self._channel.send(("said", run, task, self._kind, text, ""))
+        self._channel.send(("said", run, task, self._kind, text, "begun" if begun else ""))
 
     def leave_channel(self) -> None:
         """Write to the descriptor from now on, in a child that a task has forked: the connection is the worker's."""
         self._channel, self._lock = None, threading.RLock()
         self._pieces.clear()
+        self._begun = False
 
 
 def install(channel: Channel) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import itertools
 import sys
 import threading
 import traceback
@@ -24,31 +25,33 @@ from nbparallel.serialize import dumps_result
 
 
 def take_up_logging(logging: ModuleType) -> None:
-    """Have records that find no handler in this process handled by the notebook's.
+    """Have records handled by the notebook's handlers too.
 
-    A handler that a task has made is its own. One that a fork has brought along is the notebook's, and so are files
-    and sockets that it writes to.
+    A handler that a task or a module has made in this process has its records as well, and the notebook's of the same
+    class at the same logger does not have them once more. One that a fork has brought along is the notebook's, and so
+    are files and sockets that it writes to.
     """
-
-    class Reporter(logging.Handler):  # type: ignore[name-defined,misc]
-        def emit(self, record: Any) -> None:
-            try:
-                report_record(record, logging)
-            except Exception:  # such as arguments that don't fit the message: told as any handler tells it
-                self.handleError(record)
-
-    reporter = Reporter()
     call_handlers = logging.Logger.callHandlers
+    teller = logging.Handler()
 
-    def call_handlers_or_report(logger: Any, record: Any) -> None:
+    def call_handlers_and_report(logger: Any, record: Any) -> None:
+        own: dict[str, list[Any]] = {}
         each = logger
         while each is not None:
             # Libraries have a NullHandler, so as to say that they have no other.
-            if any(not isinstance(handler, logging.NullHandler) for handler in each.handlers):
-                call_handlers(logger, record)
-                return
+            if found := [handler for handler in each.handlers if not isinstance(handler, logging.NullHandler)]:
+                own[each.name] = [handler for handler in found if record.levelno >= handler.level]
             each = each.parent if each.propagate else None
-        reporter.handle(record)
+        if own:
+            call_handlers(logger, record)
+        # As with the standard module, a process that has handlers sees to its records itself.
+        if own and (relay.name or any(map(_sends_on, itertools.chain(*own.values())))):
+            return
+        try:
+            report_record(record, logging, own)
+        except Exception:  # such as arguments that don't fit the message: told as any handler tells it
+            if not own:
+                teller.handleError(record)
 
     basic_config = logging.basicConfig
 
@@ -60,26 +63,47 @@ def take_up_logging(logging: ModuleType) -> None:
 
     for logger in (logging.root, *logging.root.manager.loggerDict.values()):
         if isinstance(logger, logging.Logger):  # else a placeholder
+            _inherited.extend(logger.handlers)
             logger.handlers.clear()
-    logging.Logger.callHandlers = call_handlers_or_report
+    logging.Logger.callHandlers = call_handlers_and_report
     logging.basicConfig = configure  # type: ignore[attr-defined]
     habits.apply_levels(logging)
 
 
-def report_record(record: Any, logging: ModuleType) -> None:
-    """Send a record, with its message made and its exception formatted."""
+# The notebook's handlers in a fork of it: an open file that nobody holds any more would be warned of.
+_inherited: list[Any] = []
+
+
+def report_record(record: Any, logging: ModuleType, own: dict[str, list[Any]]) -> None:
+    """Send a record, with its message made and its exception formatted; `own` has the handlers that had it here."""
     details = dict(record.__dict__)
     details["msg"] = message = record.getMessage()
     details["args"] = None
     if record.exc_info and not record.exc_text:
         details["exc_text"] = logging.Formatter().formatException(record.exc_info)
     details["exc_info"] = None
+    handled = {name: [kind_of(handler) for handler in handlers] for name, handlers in own.items()}
     try:
-        segments = dumps_result(details)
+        segments = dumps_result((details, handled))
     except Exception:  # something of the user's own, by `extra`
-        segments = dumps_result({name: _sendable(value) for name, value in details.items()})
+        segments = dumps_result(({name: _sendable(value) for name, value in details.items()}, handled))
     text = f"{record.levelname}:{record.name}:{message}\n"
-    relay.report("log", text + (f"{details['exc_text']}\n" if details["exc_text"] else ""), segments)
+    if details["exc_text"]:
+        text += f"{details['exc_text']}\n"
+    if any(relay.is_ours(getattr(handler, "stream", None)) for handler in itertools.chain(*own.values())):
+        text = ""  # it is written already
+    relay.report("log", text, segments)
+
+
+def kind_of(handler: Any) -> str:
+    """Return the name of a handler's class, which is the same in the notebook and its workers."""
+    return f"{type(handler).__module__}.{type(handler).__qualname__}"
+
+
+def _sends_on(handler: Any) -> bool:
+    """Return whether a handler brings records to where they are handled: the notebook, as a rule."""
+    known = sys.modules.get("logging.handlers")
+    return known is not None and isinstance(handler, (known.QueueHandler, known.SocketHandler))
 
 
 def _sendable(value: Any) -> Any:

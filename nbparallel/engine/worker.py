@@ -30,6 +30,7 @@ from nbparallel.engine.wire import Buffer, Channel
 from nbparallel.serialize import (
     call_initializer,
     describe,
+    dumps_error,
     dumps_result,
     forget,
     load_unit,
@@ -388,7 +389,7 @@ def _describe(error: BaseException) -> dict[str, Any]:
     message, text = in_words(error)
     described: dict[str, Any] = {"type": type(error).__qualname__, "message": message, "traceback": text}
     try:
-        described["pickle"] = [bytes(segment) for segment in dumps_result(error)]
+        described["pickle"] = [bytes(segment) for segment in dumps_error(error)]
     except Exception as broken:
         described["unpicklable"] = f"its exception, a {type(error).__qualname__} ({broken}),"
         described["frames"] = describe(error.__traceback__)

@@ -20,8 +20,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from nbparallel.engine import environment, resource_tracker
-from nbparallel.engine.connection import Connection, hear
+from nbparallel.engine import environment
+from nbparallel.engine.connection import Connection
 from nbparallel.engine.process import WorkerProcess, prepare
 from nbparallel.engine.waker import Waker
 from nbparallel.engine.wire import Message
@@ -205,13 +205,10 @@ class _Keeper:
     def _hear(self, connection: Connection, messages: Iterable[Message]) -> None:
         popen = self._kept[connection]
         for header, segments in messages:
-            kind, *details = header
-            if kind == "said":
-                hear(details, segments, functools.partial(connection.say, popen.output.as_work))
-            elif kind == "begun":
+            if header[0] == "begun":
                 popen.begun()
-            elif kind == "name":
-                resource_tracker.tell(*details)
+            elif header[0] != "ready":
+                connection.listener.hear(header, segments, functools.partial(connection.say, popen.output.as_work))
 
     def _lost(self, connection: Connection) -> None:
         self._hear(connection, connection.receive_rest())

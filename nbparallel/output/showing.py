@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
+from nbparallel.engine.reports import kind_of
 from nbparallel.engine.work import Said
 from nbparallel.output.outbox import Budgets
 from nbparallel.serialize import loads
@@ -70,7 +71,7 @@ def write(target: TextIO | None, text: str) -> None:
     if target is None:  # pythonw has no streams
         return
     target.write(text)
-    if not _shows_by_itself(target):
+    if not _shows_by_itself(target) and hasattr(target, "flush"):  # `print` asks for no more than `write`
         target.flush()
 
 
@@ -79,17 +80,36 @@ def _shows_by_itself(target: Any) -> bool:
     return hasattr(target, "flush_interval")
 
 
-def _log(text: str, details: dict[str, Any]) -> None:
+def _log(text: str, details: tuple[dict[str, Any], dict[str, list[str]]]) -> None:
     """Have the notebook's logger and handlers treat a record as their own."""
     import logging
 
-    record = logging.makeLogRecord(details)
+    fields, handled = details  # by logger, what kinds of handlers have had it in the worker
+    record = logging.makeLogRecord(fields)
     if record.levelname == f"Level {record.levelno}":  # the notebook may have a name for it
         record.levelname = logging.getLevelName(record.levelno)
     logger = logging.getLogger(record.name)
     if logger.isEnabledFor(record.levelno):
         with _unflushed(sys.stdout), _unflushed(sys.stderr):
-            logger.handle(record)
+            try:
+                _handle(logger, record, handled)
+            except Exception:  # a handler's own fault, which is told as most handlers tell it, and stops nothing
+                logging.Handler().handleError(record)
+
+
+def _handle(logger: Any, record: Any, handled: dict[str, list[str]]) -> None:
+    """Do as `logging.Logger.handle` does, but for handlers whose like have had the record in the worker."""
+    if not handled:
+        logger.handle(record)
+        return
+    if logger.disabled or not logger.filter(record):
+        return
+    each = logger
+    while each is not None:
+        for handler in each.handlers:
+            if record.levelno >= handler.level and kind_of(handler) not in handled.get(each.name, ()):
+                handler.handle(record)
+        each = each.parent if each.propagate else None
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ and what is importable; `explain` finds what can't travel. Everything outside th
 from nbparallel.serialize.explain import explain, name_of
 from nbparallel.serialize.frames import describe, rebuild
 from nbparallel.serialize.modules import stamps
-from nbparallel.serialize.pickler import Buffer, dumps_result, loads
+from nbparallel.serialize.pickler import Buffer, dumps_error, dumps_result, loads
 from nbparallel.serialize.references import DYNAMIC_LOOKUPS, global_names
 from nbparallel.serialize.salvage import salvage
 from nbparallel.serialize.units import (
@@ -36,6 +36,7 @@ __all__ = [
     "call_initializer",
     "describe",
     "dumps_data",
+    "dumps_error",
     "dumps_result",
     "explain",
     "forget",

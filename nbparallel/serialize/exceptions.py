@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import types
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from nbparallel.serialize import frames
 from nbparallel.serialize.functions import Reduction
+from nbparallel.tracebacks import in_words
 
 if TYPE_CHECKING:
     from nbparallel.serialize.pickler import Pickler
@@ -22,7 +24,11 @@ if TYPE_CHECKING:
 def reduce_exception(pickler: Pickler, error: BaseException) -> Reduction:
     """Return a reduction that calls no constructor, unless the class has a ``__reduce__`` of its own."""
     cls = type(error)
-    if isinstance(cls.__reduce__, types.FunctionType) or isinstance(cls.__reduce_ex__, types.FunctionType):
+    build: Callable[..., BaseException]
+    args: tuple[Any, ...]
+    if id(error) in pickler.stand_ins:
+        build, args, own_state = make_stand_in, pickler.stand_ins[id(error)], None
+    elif isinstance(cls.__reduce__, types.FunctionType) or isinstance(cls.__reduce_ex__, types.FunctionType):
         reduction = error.__reduce_ex__(5)
         if not isinstance(reduction, tuple):
             return reduction
@@ -31,20 +37,45 @@ def reduce_exception(pickler: Pickler, error: BaseException) -> Reduction:
         base = builtin_base(cls)
         _, base_args, *rest = base.__reduce__(error)
         if isinstance(error, BaseExceptionGroup):  # args are those of the class's own constructor
-            base_args = (error.message, list(error.exceptions))
+            base_args = (error.message, [ValueError()] if pickler.alone else list(error.exceptions))
         build, args = make_exception, (cls, base, base_args, error.args)
         own_state = {**_slots(error), **(rest[0] if rest and rest[0] else {})}
         if isinstance(error, NameError) and error.name is not None:  # for "Did you mean"
             own_state["name"] = error.name
     state = {
         "state": own_state,
-        "cause": error.__cause__,
-        "context": None if error.__suppress_context__ else error.__context__,
+        "cause": None if pickler.alone else error.__cause__,
+        "context": None if pickler.alone or error.__suppress_context__ else error.__context__,
         "suppress": error.__suppress_context__,
     }
     if pickler.to_parent and error.__traceback__ is not None:
         state["frames"] = frames.describe(error.__traceback__)
     return (build, args, state, None, None, fill_exception)
+
+
+def led_to(error: BaseException) -> Iterator[BaseException]:
+    """Yield what an exception came of, directly or not: causes, contexts and members of groups."""
+    found, seen = [error], {id(error)}
+    while found:
+        each = found.pop()
+        members = each.exceptions if isinstance(each, BaseExceptionGroup) else ()
+        for link in (each.__cause__, None if each.__suppress_context__ else each.__context__, *members):
+            if link is not None and id(link) not in seen:
+                seen.add(id(link))
+                found.append(link)
+                yield link
+
+
+def words_of(error: BaseException, why: Exception) -> tuple[str, str, str, str]:
+    """Return what `make_stand_in` needs, for an exception that can't travel."""
+    return type(error).__qualname__, type(error).__module__, in_words(error)[0], str(why)
+
+
+def make_stand_in(name: str, module: str, message: str, why: str) -> Exception:
+    """Return an exception that looks like one that stayed in its process."""
+    error: Exception = type(name, (Exception,), {"__module__": module})(message)
+    error.add_note(f"It is shown in words, as it can't leave its process: {why}")
+    return error
 
 
 def builtin_base(cls: type[BaseException]) -> Any:

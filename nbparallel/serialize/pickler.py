@@ -138,6 +138,8 @@ class Pickler(pickle.Pickler):
     """Pickles one object graph; the public way in is `dumps_data`, `dumps_result` or `units.Unit`."""
 
     to_parent = False
+    #: Whether exceptions are written without what led to them.
+    alone = False
 
     def __init__(self, buffer_callback: Callable[[pickle.PickleBuffer], bool | None] | None) -> None:
         self.file = io.BytesIO()
@@ -146,6 +148,7 @@ class Pickler(pickle.Pickler):
         self.stated_classes: set[int] = set()
         self.open_hints: set[int] = set()
         self.volatile = False
+        self.stand_ins: dict[int, tuple[str, str, str, str]] = {}  # of exceptions that can't be written, by id
         self._claimed: set[int] = set()
         self._reducers: dict[type, Callable[[Any, Any], Reduction]] = {}
         self._namespaces: dict[int, namespaces.Namespace] = {}
@@ -227,6 +230,10 @@ class _ResultPickler(Pickler):
         return None if key is None else (tracker.resolve, (key,))
 
 
+class _AlonePickler(_ResultPickler):
+    alone = True
+
+
 def dump_with(make: Callable[[Any], Pickler], obj: Any) -> tuple[Pickler, bytes, list[memoryview]]:
     """Pickle `obj` with a pickler that `make` makes for a buffer callback.
 
@@ -253,6 +260,29 @@ def dump_with(make: Callable[[Any], Pickler], obj: Any) -> tuple[Pickler, bytes,
 def dumps_result(obj: Any) -> list[Buffer]:
     """Pickle what a task returned or raised: the stream, then its buffers."""
     _, stream, buffers = dump_with(_ResultPickler, obj)
+    return [stream, *buffers]
+
+
+def dumps_error(error: BaseException) -> list[Buffer]:
+    """Pickle what a task raised; of what led to it, that which can't be pickled is replaced by its words."""
+    try:
+        return dumps_result(error)
+    except Exception:
+        stand_ins = {}
+        for each in exceptions.led_to(error):
+            try:
+                _AlonePickler(None).dump(each)
+            except Exception as why:
+                stand_ins[id(each)] = exceptions.words_of(each, why)
+        if not stand_ins:
+            raise
+
+    def make(keep: Any) -> Pickler:
+        pickler = _ResultPickler(keep)
+        pickler.stand_ins = stand_ins
+        return pickler
+
+    _, stream, buffers = dump_with(make, error)
     return [stream, *buffers]
 
 

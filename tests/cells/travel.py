@@ -197,6 +197,46 @@ assert "something is odd" in str(found[1].error)
 assert "in raises_unsendable" in found[1].traceback
 
 
+# %% one that can't travel and only led to another is shown in words
+class Broken(Exception):
+    def __init__(self, text):
+        super().__init__(text)
+        self.connection = threading.Lock()
+
+
+def raises_from(x):
+    try:
+        raise KeyError("the first")
+    except KeyError as first:
+        try:
+            raise Broken("the connection is lost") from first
+        except Broken:
+            raise ValueError(f"bad row {x}")  # noqa: B904
+
+
+def raises_group(x):
+    raise ExceptionGroup("both", [ValueError(x), Broken("the connection is lost")])
+
+
+try:
+    pmap(raises_from, [7])
+except ValueError as error:
+    stand_in = error.__context__
+    assert (type(stand_in).__name__, str(stand_in)) == ("Broken", "the connection is lost")
+    assert any("lock" in note for note in stand_in.__notes__)
+    assert stand_in.__traceback__.tb_frame.f_code.co_name == "raises_from"
+    assert type(stand_in.__cause__) is KeyError
+else:
+    raise AssertionError("it was not raised")
+
+try:
+    pmap(raises_group, [7])
+except* ValueError as group:
+    assert group.exceptions[0].args == (7,)
+except* Exception as group:
+    assert [str(each) for each in group.exceptions] == ["the connection is lost"]
+
+
 # %% a name that is computed at run time: advice in words
 def by_name(x):
     return globals()["_".join(["helper", "two"])](x)
