@@ -245,6 +245,24 @@ def test_stop_shows_the_cells_line_alone(failing: Kernel, call: str) -> None:
     assert frames(error.traceback)[0][0] == "1"
 
 
+def test_a_wait_that_is_cancelled_shows_the_cells_line_alone(failing: Kernel) -> None:
+    failing.run("import asyncio")
+    for wait in ("await pmap_async(sleeps, [5])", "await anext(aiter(pmap_async(sleeps, [5])))"):
+        cell = f"async with asyncio.timeout(0.1): {wait}"
+        cancelled, timed_out = failing.run(cell, fails=True).error.traceback.split("direct cause")
+        assert frames(cancelled) == [("1", cell)]
+        assert frames(timed_out)[0] == ("1", cell)
+        assert "nbparallel/" not in timed_out
+
+
+def test_a_warning_that_is_raised_shows_the_cells_line_alone(failing: Kernel) -> None:
+    failing.run("import warnings; large = bytes(20_000_000)")
+    cell = "with warnings.catch_warnings(action='error'): pmap(lambda x: len(large), [1])"
+    error = failing.run(cell, fails=True).error
+    assert error.name == "NBParallelWarning"
+    assert frames(error.traceback) == [("1", cell)]
+
+
 def test_hints(failing: Kernel) -> None:
     failing.run("pmap(abs, range(4), chunksize=1)")  # a fork that is made later has what is made now
     failing.run("""
