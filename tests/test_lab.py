@@ -142,6 +142,40 @@ def test_bars_of_tasks_stand_below_and_a_loop_leaves_one_line(lab: Lab) -> None:
     assert "train" not in shown
 
 
+def test_what_threads_print_stays_with_its_cell_though_the_page_is_heard(lab: Lab) -> None:
+    cell = lab.start("""
+        import threading
+
+        def prints_for(seconds):
+            begun = time.monotonic()
+            while time.monotonic() < begun + seconds:
+                print("by a thread", flush=True)
+                time.sleep(0.1)
+            print("the thread's last word")
+
+        def waits(x):
+            while not (folder / f"threads {x}").exists():
+                time.sleep(0.002)
+            print("by task", x)
+
+        def maps():
+            pmap(waits, range(4), chunksize=1, progress=True, workers=1)
+
+        threads = [threading.Thread(target=maps), threading.Thread(target=prints_for, args=(3,))]
+        for each in threads: each.start()
+        for each in threads: each.join()
+    """)
+    for task in range(3):
+        (lab.folder / f"threads {task}").touch()
+        cell.shows(f"by task {task}")
+    expect(cell.outputs.get_by_role("button", name="Cancel")).to_be_visible()  # the page was heard
+    (lab.folder / "threads 3").touch()
+    text = cell.wait()
+    assert "by task 3" in text
+    assert "the thread's last word" in text
+    assert "4 ok in" in text
+
+
 def test_the_cancel_button_ends_a_map_and_keeps_its_results(lab: Lab) -> None:
     lab.run("(folder / 'slow').touch()")
     cell = lab.start("""

@@ -13,6 +13,7 @@ import threading
 import time
 from typing import Any
 
+from nbparallel.progress.parents import parents
 from nbparallel.runs.run import Run
 
 #: So many buttons whose page has not said that they are gone are kept. Then there are no more, unless a page has once
@@ -40,6 +41,8 @@ class CancelButton:
 
     def __init__(self, run: Run) -> None:
         import ipywidgets
+
+        self._parents = parents()
 
         self._run = run
         self._views: int | None = None
@@ -82,6 +85,7 @@ class CancelButton:
             model.close()
 
     def _hear(self, message: dict[str, Any]) -> None:
+        self._parents.put_back()
         data = message["content"]["data"]
         if data["method"] == "request_state":
             self.widget.send_state()
