@@ -253,6 +253,7 @@ def test_a_wait_that_is_cancelled_shows_the_cells_line_alone(failing: Kernel) ->
         assert frames(cancelled) == [("1", cell)]
         assert frames(timed_out)[0] == ("1", cell)
         assert "nbparallel/" not in timed_out
+        failing.run("last_run().cancel()")
 
 
 def test_a_warning_that_is_raised_shows_the_cells_line_alone(failing: Kernel) -> None:
