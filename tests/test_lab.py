@@ -217,3 +217,28 @@ def test_a_run_in_the_background_shows_a_bar_with_a_cancel_button(lab: Lab) -> N
     cell.wait()
     cell.shows("sleeps: 6 ok")
     expect(lab.page.get_by_role("button", name="Cancel")).to_have_count(0)
+
+
+def test_in_an_output_widget_the_bar_makes_room_for_its_two_lines(lab: Lab) -> None:
+    cell = lab.start("""
+        import ipywidgets
+        from nbparallel import pmap_async
+
+        def waits(x):
+            while not (folder / f"captured {x}").exists():
+                time.sleep(0.002)
+
+        output = ipywidgets.Output()
+        display(output)
+        with output:
+            pmap(waits, range(2), chunksize=1, progress=True, label="two")
+            display(pmap_async(abs, range(4), label="four"))
+        last_run().result()
+    """)
+    cell.shows("0/2")
+    for task in range(2):
+        (lab.folder / f"captured {task}").touch()
+    cell.shows("two: 2 tasks on 2 workers")
+    cell.shows("2 ok in ")
+    cell.shows("four: 4 ok")
+    assert "2/2" not in cell.wait()

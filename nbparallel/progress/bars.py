@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from nbparallel.engine.work import Said
 from nbparallel.output import showing
-from nbparallel.progress.panels import Panel
+from nbparallel.progress.panels import Panel, is_captured
 from nbparallel.runs import recorded
 from nbparallel.runs.recorded import AtWork
 from nbparallel.runs.run import Run
@@ -97,8 +97,9 @@ class NotebookBar(Bar):
     def __init__(self, run: Run, headline: str, loop: Any = None, *, waits: bool = True) -> None:
         self._run = run
         self._headline = headline
-        self._loop = loop
         self._panel = _make_panel(run, self._html(), waits=waits)
+        self._is_captured = self._panel is not None and is_captured()
+        self._loop = loop = None if self._is_captured else loop
         view = {} if self._panel is None else self._panel.view
         data = {**view, **self._stays()}
         self._output = display(data) if loop is None else _display_in(loop, data)
@@ -114,11 +115,19 @@ class NotebookBar(Bar):
         self.move()
         summary = self._run.summary()
         stays = self._stays() if self._loop is None else {"text/plain": f"{self._headline}: {summary}"}
-        self._output.update(stays, raw=True, metadata=METADATA)
-        if self._panel is not None:
-            self._panel.close()
+        self._leave(stays, METADATA)
         if self._loop is None:
             display({"text/plain": summary})
+
+    def _leave(self, stays: dict[str, str], metadata: dict[str, str]) -> None:
+        """Have this stay in the bar's place."""
+        if self._panel is not None and self._is_captured:
+            text = f'<div style="{_STYLE}">{html.escape(stays["text/plain"])}</div>'
+            self._panel.settle(stays.get("text/html", text))
+            return
+        self._output.update(stays, raw=True, metadata=metadata)
+        if self._panel is not None:
+            self._panel.close()
 
     def _stays(self) -> dict[str, str]:
         return {"text/plain": self._headline}
@@ -152,12 +161,10 @@ class LiveBar(NotebookBar):
     def close(self) -> None:
         self.move()
         self.show_end()
-        if self._panel is not None:
-            self._panel.close()
 
     def show_end(self) -> None:
         """Show the picture in the bar's place."""
-        self._output.update(self._stays(), raw=True, metadata=recorded.METADATA)
+        self._leave(self._stays(), recorded.METADATA)
 
     def _stays(self) -> dict[str, str]:
         return {"text/plain": repr(self._run), "text/html": self._run._repr_html_()}

@@ -141,12 +141,34 @@ class Panel:
             self._buttons.append(button)
             self._box.children = [self._text, button.widget]
 
+    def settle(self, text: str) -> None:
+        """Stay, as a text alone that is the last."""
+        self._text.value = text
+        self._box.children = [self._text]
+        for button in self._buttons:
+            button.leave()
+
     def close(self) -> None:
         """Take it from the page; the output that has shown it shows something else by now."""
         for model in (self._box, self._box.layout, self._text, self._text.style, self._text.layout):
             model.close()
         for button in self._buttons:
             button.leave()
+
+
+def is_captured() -> bool:
+    """Return whether what is displayed now goes to an `ipywidgets.Output`, which heeds no update of a display."""
+    import ipywidgets
+    from IPython import get_ipython
+    from ipywidgets.widgets import widget
+
+    kernel = getattr(get_ipython(), "kernel", None)
+    if kernel is None:
+        return False
+    message = kernel.get_parent().get("header", {}).get("msg_id")
+    known = getattr(widget, "_instances", None) or getattr(widget.Widget, "widgets", {})  # before version 8
+    outputs = [each for each in list(known.values()) if isinstance(each, ipywidgets.Output)]
+    return any(each.msg_id == message for each in outputs)
 
 
 def _make_button(run: Run, *, waits: bool) -> CancelButton | None:
