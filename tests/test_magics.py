@@ -293,13 +293,23 @@ def test_loading_twice_leaves_one_of_everything_and_unloading_none(bare_shell: I
     assert inventory(bare_shell) == loaded
 
 
-def test_loading_again_survives_a_value_that_was_refused(bare_shell: InteractiveShell) -> None:
+def test_loading_survives_a_value_that_is_refused(bare_shell: InteractiveShell) -> None:
+    bare_shell.config.NBParallel.workers = 0
+    with pytest.warns(NBParallelWarning, match="at least 1"):
+        load(bare_shell)
+    assert bare_shell.run_line_magic("pmap", "-b serial f(x) for x in xs") == [31, 11, 21]
+
+
+def test_loading_again_leaves_what_was_set(bare_shell: InteractiveShell) -> None:
     manager = bare_shell.extension_manager
     manager.load_extension("nbparallel")
-    bare_shell.run_line_magic("config", "NBParallel.workers=0")
-    with pytest.warns(NBParallelWarning, match="at least 1"):
-        manager.reload_extension("nbparallel")
-    assert bare_shell.run_line_magic("pmap", "-b serial f(x) for x in xs") == [31, 11, 21]
+    bare_shell.run_line_magic("config", "NBParallel.workers=3")
+    bare_shell.run_line_magic("config", "NBParallel.backend='nope'")
+    config.configure(workers=2)
+    manager.reload_extension("nbparallel")
+    assert config.settings().workers == 2
+    bare_shell.run_line_magic("config", "NBParallel.workers=4")
+    assert config.settings().workers == 4
 
 
 def test_loading_gets_the_workers_start_ready(bare_shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,6 +106,14 @@ def test_a_package_itself(notebook: Kernel) -> None:
     assert notebook.run("parts.more, parts.sub is sub, sub.g(7), pmap(sub.g, [7])").result == "(3, True, 14, [14])"
 
 
+def test_a_folder_becomes_a_package(notebook: Kernel) -> None:
+    (notebook.folder / "late").mkdir(exist_ok=True)
+    notebook.run(module("def g(x):\n    return -x", "late/first.py"))
+    notebook.run(module("rate = 1", "late/__init__.py"))
+    notebook.run(module("from . import rate\ndef g(x):\n    return rate * x", "late/first.py"))
+    assert notebook.run("late.rate, pmap(first.g, [7])").result == "(1, [7])"
+
+
 def test_a_module_that_fails(notebook: Kernel) -> None:
     notebook.run(module("def f(x):\n    return x", "fails.py"))
     shown = notebook.run(module("def f(x)\n    return x", "fails.py"))

@@ -158,6 +158,32 @@ def test_stop_ends_those_that_run_and_the_next_works(kernel: Kernel) -> None:
     assert output.stdout == "True\nworks\n"
 
 
+def test_stop_is_not_told_by_a_process_that_waits_at_its_end(kernel: Kernel) -> None:
+    cell = kernel.send("""
+        def puts(queue, folder):
+            queue.put("x" * 10_000_000)
+            (folder / "put").touch()
+
+        def leaves_a_thread(folder):
+            import threading
+            threading.Thread(target=time.sleep, args=(1000,)).start()
+            (folder / "left").touch()
+
+        queue = multiprocessing.Queue()
+        waiting = [Process(target=puts, args=(queue, folder)), Process(target=leaves_a_thread, args=(folder,))]
+        for each in waiting: each.start()
+        for each in waiting: each.join()
+    """)
+    assert kernel.receive(lambda: (kernel.folder / "put").exists() and (kernel.folder / "left").exists())
+    kernel.interrupt()
+    output = kernel.wait(cell, fails=True)
+    assert output.error is not None
+    assert output.error.name == "KeyboardInterrupt"
+    kernel.run("for each in waiting: each.join(30)")
+    assert kernel.run("any(each.is_alive() for each in waiting)").result == "False"
+    assert output.stderr == ""
+
+
 @pytest.mark.slow
 def test_stop_leaves_a_managers_objects_in_order(kernel: Kernel) -> None:
     kernel.run("""

@@ -119,7 +119,7 @@ class Connection:
     def put_environment(self, environment: Environment) -> None:
         if self._environment is not environment:
             self._environment = environment
-            self._writer.put(wire.encode(("environment", environment.message())))
+            self._writer.put(wire.encode(("environment", environment.message(), self.number, os.getpid())))
 
     def put_units(self, units: dict[int, Unit]) -> None:
         gone = [number for number in self._sent_units if not is_alive(number)]

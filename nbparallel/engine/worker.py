@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib
+import multiprocessing.process
 import os
 import select
 import signal
@@ -74,6 +75,9 @@ def main_forked(descriptor: int, page: Page, parent: int) -> None:
     """Serve a parent in a fork of it."""
     start_afresh()
     streams.reseed()
+    # Forked by a thread of the notebook's that ends with it: what this one's tasks start is not to.
+    main = threading.current_thread()
+    main.name, main._daemonic = "MainThread", False  # type: ignore[attr-defined]
     atexit._clear()  # those of the notebook's process are not this one's to run
     _live(socket.socket(fileno=descriptor), page, parent)
 
@@ -184,6 +188,8 @@ class _Worker:
             forget(details[0])
         elif kind == "environment":
             environment.apply(details[0])
+            if details[1:]:
+                self._take_name(*details[1:])
         elif kind == "initializer":
             self._initialize(details[0], segments, self._channel.take(details[1]))
         elif kind == "live":
@@ -198,6 +204,16 @@ class _Worker:
         if run and self._words[skip_slot(run)] == run:
             raise KeyboardInterrupt
         self._stoppable = run
+
+    def _take_name(self, number: int, notebook: int) -> None:
+        """Be known to `multiprocessing` as a worker of a pool, and the notebook's process as its parent."""
+        known: Any = multiprocessing.process
+        if known._parent_process is None:
+            process = known.current_process()
+            process._identity, process.name = (number + 1,), f"PoolWorker-{number + 1}"
+            # Ready when that ends; the connection is, where there is no better one.
+            sentinel = os.pidfd_open(notebook) if hasattr(os, "pidfd_open") else self._channel.fileno()
+            known._parent_process = known._ParentProcess("MainProcess", notebook, sentinel)
 
     def _live_otherwise(self, module: str, segments: list[bytearray], descriptors: list[int]) -> None:
         """Be what another module says, which ends the process by an exit; it is no worker any more."""

@@ -11,6 +11,7 @@ is what is seen of a process. The rest is the standard module's own.
 
 from __future__ import annotations
 
+import sys
 from multiprocessing import (
     AuthenticationError,
     BufferTooShort,
@@ -19,10 +20,13 @@ from multiprocessing import (
     active_children,
     current_process,
     parent_process,
+    reduction,
+    resource_tracker,
+    util,
 )
 from typing import Any
 
-from nbparallel.engine import resource_tracker
+from nbparallel.engine.resource_tracker import keep_apart
 from nbparallel.multiprocessing import context
 from nbparallel.multiprocessing.process import Process
 
@@ -60,12 +64,17 @@ __all__ = [
     "get_start_method",
     "log_to_stderr",
     "parent_process",
+    "reducer",
     "set_executable",
     "set_forkserver_preload",
     "set_start_method",
 ]
 
-resource_tracker.keep_apart()
+keep_apart()
+
+# The standard module's own, by `import` too.
+for _module in (reduction, resource_tracker, util):
+    sys.modules[f"{__name__}.{_module.__name__.rpartition('.')[2]}"] = _module
 
 _default: Any = context.default
 
@@ -92,6 +101,7 @@ freeze_support = _default.freeze_support
 get_all_start_methods = _default.get_all_start_methods
 get_context = _default.get_context
 get_logger = _default.get_logger
+reducer = reduction
 get_start_method = _default.get_start_method
 log_to_stderr = _default.log_to_stderr
 set_executable = _default.set_executable

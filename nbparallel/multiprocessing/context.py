@@ -5,14 +5,33 @@ All that processes share (locks, queues, shared memory) is made so that a proces
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
-from multiprocessing.context import BaseContext
+from multiprocessing.context import (
+    AuthenticationError,
+    BaseContext,
+    BufferTooShort,
+    ProcessError,
+    TimeoutError,
+    assert_spawning,
+)
 from typing import Any
 
 from nbparallel.engine.methods import START_METHODS
 from nbparallel.machine import effective_cores
 from nbparallel.multiprocessing.synchronize import SHARING
 from nbparallel.tracebacks import hidden
+
+__all__ = [
+    "AuthenticationError",
+    "BufferTooShort",
+    "Context",
+    "DefaultContext",
+    "ProcessError",
+    "TimeoutError",
+    "assert_spawning",
+    "default",
+]
 
 # Its methods are typed for the standard module's own classes.
 _BaseContext: Any = BaseContext
@@ -107,6 +126,12 @@ class Context(_BaseContext):
         """Return a queue without a size."""
         from nbparallel.multiprocessing.queues import SimpleQueue
 
+        if sys._getframe(1).f_globals.get("__name__") == "concurrent.futures.process":
+            with hidden:  # it would read from the queue's pipe what only the queue can read, and wait for ever
+                raise TypeError(
+                    "ProcessPoolExecutor can't use a context of nbparallel.multiprocessing: nbparallel.Executor is an "
+                    "executor for functions of cells"
+                )
         return SimpleQueue(ctx=SHARING)
 
     def Lock(self) -> Any:  # noqa: N802

@@ -10,17 +10,20 @@ import threading
 from collections.abc import Callable
 from multiprocessing import managers as standard
 from multiprocessing.managers import (
+    ArrayProxy,
     AutoProxy,
     BarrierProxy,
     BaseProxy,
     DictProxy,
     EventProxy,
+    IteratorProxy,
     ListProxy,
     MakeProxyType,
     Namespace,
     NamespaceProxy,
     PoolProxy,
     RemoteError,
+    Server,
     Token,
     ValueProxy,
 )
@@ -34,6 +37,7 @@ from nbparallel.pool import Pool
 
 __all__ = [
     "AcquirerProxy",
+    "ArrayProxy",
     "AutoProxy",
     "BarrierProxy",
     "BaseManager",
@@ -41,6 +45,7 @@ __all__ = [
     "ConditionProxy",
     "DictProxy",
     "EventProxy",
+    "IteratorProxy",
     "ListProxy",
     "MakeProxyType",
     "Namespace",
@@ -48,6 +53,7 @@ __all__ = [
     "PoolProxy",
     "QueueProxy",
     "RemoteError",
+    "Server",
     "SharedMemoryManager",
     "SyncManager",
     "Token",

@@ -6,4 +6,7 @@ from multiprocessing.pool import ThreadPool
 
 from nbparallel.pool import AsyncResult, IMapIterator, IMapUnorderedIterator, Pool
 
-__all__ = ["AsyncResult", "IMapIterator", "IMapUnorderedIterator", "Pool", "ThreadPool"]
+#: The names that the standard module has for what its methods return.
+ApplyResult = MapResult = AsyncResult
+
+__all__ = ["ApplyResult", "AsyncResult", "IMapIterator", "IMapUnorderedIterator", "MapResult", "Pool", "ThreadPool"]

@@ -5,19 +5,38 @@ The standard class does all but the start and the end of the process, which are 
 
 from __future__ import annotations
 
-import multiprocessing.process as standard
 import signal
 import sys
 from multiprocessing import util
-from typing import Any
+from multiprocessing.process import (
+    AuthenticationString,
+    BaseProcess,
+    active_children,
+    current_process,
+    parent_process,
+)
+from typing import Any, NoReturn
 
 from nbparallel.engine import relay
 from nbparallel.interrupts import deferred
 from nbparallel.multiprocessing import context
 from nbparallel.tracebacks import hidden, in_words
 
+__all__ = [
+    "AuthenticationString",
+    "BaseProcess",
+    "ForkProcess",
+    "ForkServerProcess",
+    "Process",
+    "SpawnProcess",
+    "active_children",
+    "current_process",
+    "parent_process",
+    "run",
+]
 
-class Process(standard.BaseProcess):
+
+class Process(BaseProcess):
     """A process of its own for one function.
 
     Its prints appear in the cell that has started it; an error is shown there, and its `exitcode` is then 1. It ends
@@ -96,8 +115,12 @@ def run(process: Process, method: str, parent_sentinel: int) -> int:
         parent_sentinel: becomes ready when the parent ends.
     """
     target = process.run
+    # Python 3.13 heeds no signal in a loop of its own where a thread has forked: there Stop ends it outright.
+    deaf = method == "fork" and sys.version_info >= (3, 13)
+    during = signal.SIG_DFL if deaf else signal.default_int_handler
 
     def show_error() -> None:
+        signal.signal(signal.SIGINT, during)
         try:
             target()
         except (Exception, KeyboardInterrupt) as error:
@@ -105,13 +128,19 @@ def run(process: Process, method: str, parent_sentinel: int) -> int:
             if not isinstance(error, KeyboardInterrupt):
                 relay.say("traceback", f"Process {process.name}:\n{in_words(error)[1].rstrip()}\n")
             raise SystemExit(1) from None
+        finally:
+            if signal.getsignal(signal.SIGINT) is during:
+                signal.signal(signal.SIGINT, _end)
 
     relay.run = relay.task = 0  # bars are those of a task; it has but one
     relay.name = process.name
     process.run = show_error  # type: ignore[method-assign]
-    # Python 3.13 heeds no signal in a loop of its own where a thread has forked: there Stop ends it outright.
-    deaf = method == "fork" and sys.version_info >= (3, 13)
-    signal.signal(signal.SIGINT, signal.SIG_DFL if deaf else signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.SIG_DFL if deaf else _end)
     code = int(process._bootstrap(parent_sentinel))
     util._exit_function()  # from 3.13 on it is left to `atexit`, from which a fork has taken the notebook's
     return code
+
+
+def _end(*_: object) -> NoReturn:
+    """End it at Stop where its target does not run: there is nothing of the user's to show."""
+    raise SystemExit(1)

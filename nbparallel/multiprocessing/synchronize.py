@@ -17,10 +17,10 @@ import threading
 from multiprocessing import reduction, util
 from multiprocessing import synchronize as standard
 from multiprocessing.context import assert_spawning
-from multiprocessing.synchronize import SEM_VALUE_MAX, Barrier, Condition, Event
+from multiprocessing.synchronize import SEM_VALUE_MAX, Barrier, Condition, Event, SemLock
 from typing import Any
 
-__all__ = ["SHARING", "Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore"]
+__all__ = ["SHARING", "Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "SemLock", "Semaphore"]
 
 
 def _is_glibc() -> bool:

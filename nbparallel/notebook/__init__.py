@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import threading
 import warnings
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
 from traitlets import TraitError
+from traitlets.config import Config
 
 from nbparallel import config
 from nbparallel.engine import process
@@ -28,6 +30,8 @@ from nbparallel.notebook.workers import WorkerMagics
 #: All magics; each class says by `words` what completes its lines.
 FAMILY = (MapMagics, ComparisonMagics, JobMagics, FileMagics, WorkerMagics)
 
+_configured: weakref.WeakSet[Any] = weakref.WeakSet()
+
 
 def load(shell: Any) -> None:
     """Register the magics and ``%config NBParallel``, and get the workers' start ready in the background.
@@ -36,8 +40,11 @@ def load(shell: Any) -> None:
         shell: the IPython shell; one that has them already gets them afresh, and once.
     """
     unload(shell)
+    # All that `%config` has set stays in the shell's configuration: loaded again, that would undo what was set since.
+    given = {"config": Config()} if shell in _configured else {}
+    _configured.add(shell)
     try:
-        settings = NBParallel(parent=shell)
+        settings = NBParallel(parent=shell, **given)
     except TraitError as error:  # what `%config` has refused stays in the shell's configuration all the same
         del shell.config[NBParallel.__name__]
         warnings.warn(f"{error}; the defaults stay as they were", NBParallelWarning, stacklevel=2)

@@ -128,7 +128,11 @@ def _require_own_name(name: str, file: Path) -> None:
     if top in sys.stdlib_module_names or top in ("__main__", "nbparallel"):
         raise ValueError(f"{top} is the name of a module of Python's own or of this package: choose another")
     loaded = sys.modules.get(name)
-    if loaded is not None and not _is_at(getattr(loaded, "__file__", None), file):
+    # A folder without an __init__.py, which is written now, is a package all the same.
+    is_its_folder = file.stem == "__init__" and any(
+        _is_at(each, file.parent) for each in getattr(loaded, "__path__", ())
+    )
+    if loaded is not None and not is_its_folder and not _is_at(getattr(loaded, "__file__", None), file):
         where = getattr(loaded, "__file__", None) or "no file"
         raise ValueError(f"{name} is imported already, from {where}: choose another name")
     for finder in sys.meta_path:

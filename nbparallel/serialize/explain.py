@@ -24,6 +24,13 @@ _SHARED = (
     "make queues, locks and values with nbparallel.multiprocessing, and make them arguments of a process, a pool or a "
     "map; within a message or a manager's objects, use a Manager()'s"
 )
+#: By the standard module's class.
+_STAYING = {
+    "BaseProcess": "a process that was started stays with who started it: keep it out of what the target of another "
+    "refers to, such as `self`",
+    "BaseManager": "a manager stays in the process that made it: pass what it holds (`manager.dict()`), and keep the "
+    "manager itself out of what the function refers to, such as `self`",
+}
 _MENDS = {
     "sqlite3": "open the connection inside the function, or pass the path of the database",
     "psycopg": "open the connection inside the function",
@@ -171,6 +178,9 @@ def _mend(culprit: Any) -> str:
         return _MENDS[kind.__name__]
     if isinstance(culprit, types.MethodType):
         return _mend(culprit.__self__)
+    for cls in kind.__mro__:
+        if cls.__module__.partition(".")[0] == "multiprocessing" and cls.__name__ in _STAYING:
+            return _STAYING[cls.__name__]
     if kind.__module__.startswith("nbparallel.multiprocessing"):
         return _SHARED
     for cls in kind.__mro__:

@@ -54,6 +54,19 @@ with Pool(2) as pool:
     assert type(raised(pool.map, inverse, [1, 0])) is ZeroDivisionError
     assert type(raised(pool.apply, inverse, (0,))) is ZeroDivisionError
 
+
+# %% Pool: its workers are known as such
+def identity(_):
+    process, parent = multiprocessing.current_process(), multiprocessing.parent_process()
+    return process.name, process._identity, parent.name, parent.pid, parent.is_alive()
+
+
+with Pool(2) as pool:
+    for name, numbers, *parent in pool.map(identity, range(8), chunksize=1):
+        assert name == f"PoolWorker-{numbers[0]}"
+        assert numbers[0] >= 1
+        assert parent == ["MainProcess", os.getpid(), True]
+
 # %% Pool: everything that comes lazily
 with Pool(2) as pool:
     assert list(pool.imap(square, range(20))) == [x * x for x in range(20)]

@@ -284,6 +284,91 @@ with open(os.devnull) as file:
     assert full.get(timeout=30) == 1
 
 
+# %% a process or a manager that is part of what is sent is named, with what mends it
+class Keeps:
+    def __init__(self, kept):
+        self.kept = kept
+
+    def work(self):
+        pass
+
+
+process = Process(target=abs, args=(1,))
+assert finished(process) == [0]
+manager = multiprocessing.Manager()
+for kept, mend in ((process, "a process that was started"), (manager, "pass what it holds")):
+    another = Process(target=Keeps(kept).work)
+    if os.environ["START_METHOD"] == "fork":
+        assert finished(another) == [0]
+    else:
+        assert mend in str(raised(another.start))
+manager.shutdown()
+
+
+# %% a process waits for its threads, as a script does
+def leaves_a_thread(conn):
+    def answer():
+        time.sleep(0.1)
+        conn.send((threading.main_thread().name, threading.current_thread().daemon))
+
+    import threading
+
+    threading.Thread(target=answer).start()
+
+
+ours, theirs = multiprocessing.Pipe()
+assert finished(Process(target=leaves_a_thread, args=(theirs,))) == [0]
+assert ours.poll()
+assert ours.recv() == ("MainThread", False)
+
+# %% names of the standard module are found where it has them
+import concurrent.futures
+import multiprocessing as standard
+
+import nbparallel.multiprocessing.reduction
+import nbparallel.multiprocessing.util
+
+import nbparallel.multiprocessing.managers
+import nbparallel.multiprocessing.pool
+import nbparallel.multiprocessing.process
+import nbparallel.multiprocessing.sharedctypes
+import nbparallel.multiprocessing.synchronize
+
+for name in standard.__all__:
+    if name != "SUBDEBUG" and hasattr(standard, name):
+        assert hasattr(multiprocessing, name), name
+assert multiprocessing.context.TimeoutError is standard.TimeoutError
+assert multiprocessing.process.current_process() is standard.current_process()
+assert multiprocessing.util is standard.util
+with Pool(1) as pool:
+    assert isinstance(pool.map_async(abs, [-1]), multiprocessing.pool.MapResult)
+
+# %% sharedctypes makes what any process can be given
+value = multiprocessing.sharedctypes.Value("i", 1)
+array = multiprocessing.sharedctypes.Array("i", [1, 2])
+wrapped = multiprocessing.sharedctypes.synchronized(multiprocessing.sharedctypes.RawValue("i", 1))
+assert isinstance(array, multiprocessing.sharedctypes.SynchronizedArray)
+
+
+def add_one(*shared):
+    for each in shared:
+        with each.get_lock():
+            if hasattr(each, "value"):
+                each.value += 1
+            else:
+                each[0] += 1
+
+
+assert finished(Process(target=add_one, args=(value, array, wrapped))) == [0]
+with Pool(1, initializer=add_one, initargs=(value, array, wrapped)) as pool:
+    pool.apply(add_one, (value,))
+assert (value.value, array[:], wrapped.value) == (4, [3, 2], 3)
+
+# %% an executor of the standard library refuses what it could not read
+for given in (multiprocessing, multiprocessing.get_context()):
+    assert "nbparallel.Executor" in str(raised(concurrent.futures.ProcessPoolExecutor, 1, mp_context=given))
+
+
 # %% a process may start others; a daemon may not
 def start_another(conn):
     child = Process(target=conn.send, args=(multiprocessing.current_process().name,))
