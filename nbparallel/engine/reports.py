@@ -49,7 +49,7 @@ def take_up_logging(logging: ModuleType) -> None:
             return
         try:
             report_record(record, logging, own)
-        except Exception:  # such as arguments that don't fit the message: told as any handler tells it
+        except Exception:  # such as arguments that don't fit the message: told as any handler tells it, as its own have
             if not own:
                 teller.handleError(record)
 

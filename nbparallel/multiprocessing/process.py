@@ -143,4 +143,11 @@ def run(process: Process, method: str, parent_sentinel: int) -> int:
 
 def _end(*_: object) -> NoReturn:
     """End it at Stop where its target does not run: there is nothing of the user's to show."""
+    told = sys.unraisablehook
+
+    def tell_others(unraisable: Any) -> None:
+        if unraisable.exc_type is not SystemExit:
+            told(unraisable)
+
+    sys.unraisablehook = tell_others  # from 3.13 on the wait for its threads tells there what cuts it short
     raise SystemExit(1)
