@@ -197,6 +197,11 @@ def test_stop_leaves_a_managers_objects_in_order(kernel: Kernel) -> None:
             def answer(self):
                 return "answer"
 
+            def serves_others(self):
+                import threading
+                names = [each.name for each in threading.enumerate()]
+                return any("|" in name and not name.startswith("MainProcess|") for name in names)
+
         class Managers(SyncManager):
             pass
 
@@ -237,7 +242,8 @@ def test_stop_leaves_a_managers_objects_in_order(kernel: Kernel) -> None:
         print(slow.answer(), event.is_set(), full.get(), full.empty())
         lock.release()
         print(lock.acquire(timeout=20), condition.acquire(timeout=20))
-        time.sleep(0.5)  # what a process that was ended has asked for lasts no longer
+        # What a process that was ended has asked for goes on for half a second, and would take what is put.
+        while slow.serves_others(): time.sleep(0.01)
         for number in range(3): queue.put(number)
         print([queue.get(timeout=20) for _ in range(3)])
         manager.shutdown()
@@ -263,6 +269,8 @@ def test_a_child_that_has_ended_leaves_no_descriptor(kernel: Kernel) -> None:
 
         def footprint():
             multiprocessing.synchronize._forget()  # the memory that the next locks would be made in
+            for thread in threading.enumerate():
+                if thread.name == "nbparallel-processes": thread.join()  # it goes after the last process
             gc.collect()
             return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
 
