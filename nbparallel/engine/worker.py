@@ -159,6 +159,7 @@ class _Worker:
         relay.install(channel)
         hooks.install()
         self._channel = channel
+        self._has_name = False
         self._words = words
         self._pid: int | None = os.getpid()
         if hasattr(os, "register_at_fork"):  # after the relay's, which clears what is done at the end of a task
@@ -207,13 +208,15 @@ class _Worker:
 
     def _take_name(self, number: int, notebook: int) -> None:
         """Be known to `multiprocessing` as a worker of a pool, and the notebook's process as its parent."""
+        if self._has_name:
+            return
+        self._has_name = True
         known: Any = multiprocessing.process
-        if known._parent_process is None:
-            process = known.current_process()
-            process._identity, process.name = (number + 1,), f"PoolWorker-{number + 1}"
-            # Ready when that ends; the connection is, where there is no better one.
-            sentinel = os.pidfd_open(notebook) if hasattr(os, "pidfd_open") else self._channel.fileno()
-            known._parent_process = known._ParentProcess("MainProcess", notebook, sentinel)
+        process = known.current_process()
+        process._identity, process.name = (number + 1,), f"PoolWorker-{number + 1}"
+        # Ready when that ends; the connection is, where there is no better one.
+        sentinel = os.pidfd_open(notebook) if hasattr(os, "pidfd_open") else self._channel.fileno()
+        known._parent_process = known._ParentProcess("MainProcess", notebook, sentinel)
 
     def _live_otherwise(self, module: str, segments: list[bytearray], descriptors: list[int]) -> None:
         """Be what another module says, which ends the process by an exit; it is no worker any more."""

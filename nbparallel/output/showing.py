@@ -20,25 +20,26 @@ from nbparallel.serialize import loads
 _budgets = Budgets()
 
 
-def _shell() -> Any:
+def current_shell() -> Any:
+    """Return the IPython shell of this process; `None` if there is none."""
     ipython = sys.modules.get("IPython")
     return ipython.get_ipython() if ipython is not None else None
 
 
 def in_notebook() -> bool:
     """Return whether a kernel's front end shows what this process displays."""
-    shell = _shell()
+    shell = current_shell()
     return shell is not None and "IPKernelApp" in shell.config
 
 
 def cell() -> int:
     """Return the number of the notebook's cell that runs."""
-    return int(_shell().execution_count)
+    return int(current_shell().execution_count)
 
 
 def name_cells(traceback: str) -> str:
     """Return a traceback in which the files of cells have the names that the notebook gives them."""
-    compiler = getattr(_shell(), "compile", None)
+    compiler = getattr(current_shell(), "compile", None)
     cells = getattr(compiler, "_filename_map", {})  # of ipykernel: by file, the number of the cell
 
     def name(found: re.Match[str]) -> str:
@@ -131,7 +132,7 @@ def _warn(text: str, details: tuple[Any, ...]) -> None:
 
 def _display(text: str, details: tuple[Any, ...]) -> None:
     data, metadata, transient, update = details
-    shell = _shell()
+    shell = current_shell()
     if shell is None:
         write(sys.stdout, text)
     else:

@@ -13,6 +13,7 @@ import threading
 import time
 from typing import Any
 
+from nbparallel.output.showing import current_shell
 from nbparallel.progress.parents import parents
 from nbparallel.runs.run import Run
 
@@ -159,10 +160,9 @@ class Panel:
 def is_captured() -> bool:
     """Return whether what is displayed now goes to an `ipywidgets.Output`, which heeds no update of a display."""
     import ipywidgets
-    from IPython import get_ipython
     from ipywidgets.widgets import widget
 
-    kernel = getattr(get_ipython(), "kernel", None)
+    kernel = getattr(current_shell(), "kernel", None)
     if kernel is None:
         return False
     message = kernel.get_parent().get("header", {}).get("msg_id")

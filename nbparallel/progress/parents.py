@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from nbparallel.output.showing import current_shell
+
 #: An object of the kernel, its attribute that holds a parent, and that parent.
 _Kept = tuple[Any, str, Any]
 
@@ -23,7 +25,7 @@ class Parents:
 
     def __init__(self) -> None:
         self._seen: list[_Kept] = []
-        shell = _shell()
+        shell = current_shell()
         if shell is not None:
             self.see()
             shell.events.register("pre_run_cell", self.see)
@@ -47,14 +49,9 @@ def parents() -> Parents:
     return Parents()
 
 
-def _shell() -> Any:
-    ipython = sys.modules.get("IPython")
-    return ipython.get_ipython() if ipython is not None else None
-
-
 def _kept() -> Iterator[_Kept]:
     """Yield what the kernel keeps for threads that have no parent of their own."""
-    shell = _shell()
+    shell = current_shell()
     owners: list[Any] = [shell, getattr(shell, "displayhook", None), getattr(shell, "display_pub", None)]
     for owner in (*owners, sys.stdout, sys.stderr):
         if hasattr(owner, "_parent_header_global"):
